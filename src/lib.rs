@@ -1,0 +1,47 @@
+//! mapdev: a device manager for Linux. The list stands in the order in which an event meets the
+//! modules, and a module imports only modules above it (`tests/layering.rs`).
+
+// daemon and tools read the same configuration
+pub mod config;
+
+// 1 HEAR: bytes from the kernel become a `Uevent`
+pub mod uevent;
+
+// 2 WAIT: after everything older that concerns the same device
+pub mod queue;
+
+// 3 LOOK UP: sysfs and the record of last time
+pub mod device;
+
+// 3a: today's sysfs as events, at start and after loss
+pub mod coldplug;
+
+// 3b: which module serves which name
+pub mod modules;
+
+// 4 DECIDE: owner, group, mode, links, and why
+pub mod rules;
+
+// 4b OVERLAY: the administrator's policy and run-time grants
+pub mod policy;
+
+// 5 SETTLE: nodes and links of devtmpfs
+pub mod nodes;
+
+// 6 PUBLISH: the shared map of /dev
+pub mod map;
+
+// 8 TELL: libudev's netlink group
+pub mod announce;
+
+// walks the stages: read this first
+pub mod dispatch;
+
+// 9 ANSWER: D-Bus
+pub mod bus;
+
+// starts the tasks, waits for signals, stops the tasks
+pub mod daemon;
+
+// mapdevctl
+pub mod cli;

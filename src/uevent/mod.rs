@@ -1,0 +1,186 @@
+//! Stage 1: bytes from the kernel in, [`Uevent`] out.
+//!
+//! A uevent is bytes, not text: keys and values may hold anything but NUL. The kernel's packet is
+//! copied once, into the event that owns it; every part of it is a range of that copy.
+#![forbid(unsafe_code)]
+
+pub mod parse;
+pub mod socket;
+
+use std::fmt;
+use std::ops::Range;
+
+pub use kobject_uevent::ActionType as Action;
+
+/// What an action is called in a uevent (`kobject_actions[]` in `lib/kobject_uevent.c`).
+#[must_use]
+pub fn action_name(action: Action) -> &'static str {
+    match action {
+        Action::Add => "add",
+        Action::Remove => "remove",
+        Action::Change => "change",
+        Action::Move => "move",
+        Action::Online => "online",
+        Action::Offline => "offline",
+        Action::Bind => "bind",
+        Action::Unbind => "unbind",
+    }
+}
+
+/// A device number with its kind; `b8:1` and `c8:1` are different devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Devnum {
+    /// A block device; else a character device.
+    pub block: bool,
+    pub major: u32,
+    pub minor: u32,
+}
+
+impl fmt::Display for Devnum {
+    /// As udev writes it: `b8:1`, `c10:200`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.block { 'b' } else { 'c' };
+        write!(f, "{kind}{}:{}", self.major, self.minor)
+    }
+}
+
+/// Who says that something happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The kernel, over netlink.
+    Kernel,
+    /// Our own walk through sysfs, at start or after loss.
+    Coldplug,
+    /// A change of policy or a run-time grant: the device is decided anew.
+    Policy,
+}
+
+/// One event of one device, owned.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Uevent {
+    bytes: Box<[u8]>,
+    action: Action,
+    devpath: Range<usize>,
+    properties: Box<[(Range<usize>, Range<usize>)]>,
+    seqnum: u64,
+    pub origin: Origin,
+}
+
+impl Uevent {
+    /// An event that no packet carried; ACTION and DEVPATH are put in front of `properties`.
+    ///
+    /// Keys and values must hold neither NUL nor, in keys, `=`: such pairs are left out.
+    #[must_use]
+    pub fn synthetic(
+        origin: Origin,
+        action: Action,
+        devpath: &[u8],
+        seqnum: u64,
+        properties: &[(&[u8], &[u8])],
+    ) -> Self {
+        let name = action_name(action).as_bytes();
+        let mut bytes = Vec::with_capacity(64 + devpath.len());
+        let mut ranges = Vec::with_capacity(properties.len() + 2);
+        let number = seqnum.to_string();
+        let head: [(&[u8], &[u8]); 2] = [(b"ACTION", name), (b"DEVPATH", devpath)];
+        let tail: [(&[u8], &[u8]); 1] = [(b"SEQNUM", number.as_bytes())];
+        let own = |key: &[u8]| matches!(key, b"ACTION" | b"DEVPATH" | b"SEQNUM");
+        let middle = properties.iter().copied().filter(|(k, _)| !own(k));
+        for (key, value) in head.into_iter().chain(middle).chain(tail) {
+            if key.is_empty() || key.contains(&b'=') || key.contains(&0) || value.contains(&0) {
+                continue;
+            }
+            let start = bytes.len();
+            bytes.extend_from_slice(key);
+            bytes.push(b'=');
+            let middle = bytes.len();
+            bytes.extend_from_slice(value);
+            ranges.push((start..middle - 1, middle..bytes.len()));
+            bytes.push(0);
+        }
+        let devpath = ranges.get(1).map_or(0..0, |(_, value)| value.clone());
+        Self {
+            bytes: bytes.into(),
+            action,
+            devpath,
+            properties: ranges.into(),
+            seqnum,
+            origin,
+        }
+    }
+
+    #[must_use]
+    pub fn action(&self) -> Action {
+        self.action
+    }
+
+    /// Path below /sys, with a leading slash.
+    #[must_use]
+    pub fn devpath(&self) -> &[u8] {
+        self.bytes.get(self.devpath.clone()).unwrap_or_default()
+    }
+
+    /// The kernel's count of uevents; of a coldplug event, the count when it was made.
+    #[must_use]
+    pub fn seqnum(&self) -> u64 {
+        self.seqnum
+    }
+
+    /// All properties in the order of the packet, ACTION, DEVPATH and SEQNUM among them.
+    pub fn properties(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.properties.iter().map(|(key, value)| {
+            let slice = |range: &Range<usize>| self.bytes.get(range.clone()).unwrap_or_default();
+            (slice(key), slice(value))
+        })
+    }
+
+    /// The value of a property; of several with one key, the last.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        self.properties().filter(|(k, _)| *k == key).last().map(|(_, value)| value)
+    }
+
+    #[must_use]
+    pub fn subsystem(&self) -> &[u8] {
+        self.get(b"SUBSYSTEM").unwrap_or_default()
+    }
+
+    /// Name below /dev, without `/dev/`, as the kernel says it.
+    #[must_use]
+    pub fn devname(&self) -> Option<&[u8]> {
+        let name = self.get(b"DEVNAME")?;
+        let name = name.strip_prefix(b"/dev/").unwrap_or(name);
+        (!name.is_empty()).then_some(name)
+    }
+
+    /// `None` for devices without node; MAJOR 0 means none.
+    #[must_use]
+    pub fn devnum(&self) -> Option<Devnum> {
+        let major = self.number(b"MAJOR").filter(|major| *major != 0)?;
+        let minor = self.number(b"MINOR").unwrap_or(0);
+        Some(Devnum { block: self.subsystem() == b"block", major, minor })
+    }
+
+    #[must_use]
+    pub fn ifindex(&self) -> Option<u32> {
+        self.number(b"IFINDEX").filter(|index| *index != 0)
+    }
+
+    /// Where a moved device was.
+    #[must_use]
+    pub fn devpath_old(&self) -> Option<&[u8]> {
+        self.get(b"DEVPATH_OLD").filter(|path| !path.is_empty())
+    }
+
+    fn number(&self, key: &[u8]) -> Option<u32> {
+        std::str::from_utf8(self.get(key)?).ok()?.parse().ok()
+    }
+}
+
+impl fmt::Debug for Uevent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", action_name(self.action), self.devpath().escape_ascii())?;
+        let pairs = self.properties().map(|(k, v)| format!("{}={}", k.escape_ascii(), v.escape_ascii()));
+        f.debug_list().entries(pairs).finish()
+    }
+}
