@@ -68,6 +68,11 @@ impl<'a> Packet<'a> {
         &self.dropped
     }
 
+    #[must_use]
+    pub fn into_dropped(self) -> Dropped {
+        self.dropped
+    }
+
     /// Copies the packet once, into the event that owns it.
     #[must_use]
     pub fn to_uevent(&self, origin: Origin) -> Uevent {
