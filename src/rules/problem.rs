@@ -54,21 +54,6 @@ impl Problem {
         }
     }
 
-    /// A problem of the bytes `span` of `source`.
-    pub fn at(
-        file: &Path,
-        source: &[u8],
-        span: Range<usize>,
-        severity: Severity,
-        what: impl Into<String>,
-    ) -> Self {
-        let (line, column) = position(source, span.start);
-        let shown = source.get(span.start..span.end.min(source.len())).unwrap_or_default();
-        let first = shown.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        let width = characters(first).max(1);
-        Self { line, column, width, ..Self::whole(file, severity, what) }
-    }
-
     /// Adds the candidate that is nearest to `word`, if one is near enough to be meant.
     #[must_use]
     pub fn suggest<'a>(
@@ -124,14 +109,52 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Line and column (in characters), both from 1, of a byte offset; the end for one that lies beyond.
-#[must_use]
-pub fn position(source: &[u8], offset: usize) -> (u32, u32) {
-    let before = source.get(..offset).unwrap_or(source);
-    let mut lines = before.split(|byte| *byte == b'\n');
-    let last = lines.next_back().unwrap_or_default();
-    let line = u32::try_from(lines.count()).unwrap_or(u32::MAX - 1) + 1;
-    (line, characters(last).saturating_add(1))
+/// A file's text, with its lines found once, so that many places in it cost little.
+#[derive(Clone, Debug)]
+pub struct Source<'a> {
+    file: &'a Path,
+    bytes: &'a [u8],
+    /// Where each line begins.
+    starts: Vec<usize>,
+}
+
+impl<'a> Source<'a> {
+    #[must_use]
+    pub fn new(file: &'a Path, bytes: &'a [u8]) -> Self {
+        let newlines = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+        let starts = std::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect();
+        Self { file, bytes, starts }
+    }
+
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Line and column (in characters), both from 1, of a byte; the end for one that lies beyond.
+    #[must_use]
+    pub fn position(&self, offset: usize) -> (u32, u32) {
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let start = line.checked_sub(1).and_then(|index| self.starts.get(index)).copied();
+        let end = offset.min(self.bytes.len());
+        let before = self.bytes.get(start.unwrap_or(0)..end).unwrap_or_default();
+        (u32::try_from(line).unwrap_or(u32::MAX), characters(before).saturating_add(1))
+    }
+
+    /// A problem of the bytes `span`.
+    pub fn problem(
+        &self,
+        span: Range<usize>,
+        severity: Severity,
+        what: impl Into<String>,
+    ) -> Problem {
+        let (line, column) = self.position(span.start);
+        let end = span.end.min(self.bytes.len());
+        let shown = self.bytes.get(span.start..end).unwrap_or_default();
+        let first = shown.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let width = characters(first).max(1);
+        Problem { line, column, width, ..Problem::whole(self.file, severity, what) }
+    }
 }
 
 fn characters(bytes: &[u8]) -> u32 {
@@ -192,7 +215,8 @@ mod tests {
     #[test]
     fn a_problem_shows_its_line_with_a_caret_below_the_place() {
         let source = b"one\n\t\xc3\xa4 = grup\n";
-        let problem = Problem::at(Path::new("a.toml"), source, 10..14, Severity::Error, "no key")
+        let problem = Source::new(Path::new("a.toml"), source)
+            .problem(10..14, Severity::Error, "no key")
             .suggest("grup", ["group"]);
         assert_eq!(problem.to_string(), "a.toml:2:6: error: no key; did you mean \"group\"?");
         assert_eq!((problem.line, problem.column, problem.width), (2, 6, 4));
@@ -202,8 +226,9 @@ mod tests {
 
     #[test]
     fn a_place_beyond_the_end_is_the_end() {
+        let position = |text: &[u8], at| Source::new(Path::new("f"), text).position(at);
         assert_eq!(position(b"ab\nc", 99), (2, 2));
-        assert_eq!(position(b"", 0), (1, 1));
+        assert_eq!((position(b"", 0), position(b"ab\nc", 2)), ((1, 1), (1, 3)));
         let whole = Problem::whole(Path::new("f"), Severity::Warning, "x");
         assert_eq!(whole.render(b"text"), "f: warning: x");
     }
