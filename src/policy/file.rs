@@ -132,7 +132,7 @@ impl Reader<'_> {
     }
 
     fn rule(&mut self, item: Item<'_, '_>) -> Option<Rule> {
-        let Some(table) = self.table(item, "a table") else { return None };
+        let table = self.table(item, "a table")?;
         let before = self.errors;
         let mut id = None;
         let mut priority = PRIORITY;

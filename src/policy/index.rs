@@ -5,10 +5,13 @@ use std::collections::HashMap;
 
 use super::{Facts, Field, Rule, Test};
 
+/// Numbers of the rules that a value of a field can satisfy, ascending.
+type ByValue = HashMap<Box<[u8]>, Vec<usize>>;
+
 /// Rules by one literal value each; those that have none are always candidates.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Index {
-    fields: Vec<(Field, HashMap<Box<[u8]>, Vec<usize>>)>,
+    fields: Vec<(Field, ByValue)>,
     always: Vec<usize>,
 }
 
