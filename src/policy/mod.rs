@@ -5,7 +5,9 @@
 
 mod dirs;
 mod file;
+pub mod grants;
 mod index;
+pub mod overlay;
 mod read;
 
 use std::collections::HashMap;
