@@ -135,7 +135,8 @@ impl Random {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap() % limit
+        usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).expect("31 bits fit")
+            % limit
     }
 }
 
@@ -177,10 +178,10 @@ fn ten_thousand_damaged_modules_neither_panic_nor_grow() {
 
 /// A tree with the folder of modules of kernel `6.1`.
 fn tree() -> (tempfile::TempDir, PathBuf) {
-    let root = tempfile::tempdir().unwrap();
+    let root = tempfile::tempdir().expect("a folder can be made");
     let folder = root.path().join("lib/modules/6.1");
-    fs::create_dir_all(folder.join("kernel/net")).unwrap();
-    fs::create_dir_all(folder.join("updates/dkms")).unwrap();
+    fs::create_dir_all(folder.join("kernel/net")).expect("a folder can be made");
+    fs::create_dir_all(folder.join("updates/dkms")).expect("a folder can be made");
     (root, folder)
 }
 
@@ -253,11 +254,17 @@ fn built_in_modules_have_names_without_a_file() {
 }
 
 #[test]
-fn a_loop_of_links_ends() {
+fn links_to_folders_are_followed_and_a_loop_of_them_ends() {
     let (root, folder) = tree();
-    std::os::unix::fs::symlink(".", folder.join("kernel/self")).unwrap();
+    for name in ["self", "again"] {
+        std::os::unix::fs::symlink(".", folder.join("kernel").join(name)).unwrap();
+    }
     fs::write(folder.join("kernel/a.ko"), module("a", 1)).unwrap();
     assert_eq!(shown(root.path()), ["a a c10:1"]);
+    fs::create_dir(root.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("../../../elsewhere", folder.join("extra")).unwrap();
+    fs::write(root.path().join("elsewhere/b.ko.zst"), module("b", 2)).unwrap();
+    assert_eq!(shown(root.path()), ["a a c10:1", "b b c10:2"]);
 }
 
 #[test]
@@ -279,7 +286,7 @@ fn an_object_of_the_installed_compiler_is_read() {
     fs::write(&source, text).unwrap();
     let made = Command::new("cc").arg("-c").arg(&source).arg("-o").arg(&object).status();
     if !made.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: no C compiler");
+        println!("skipped: no C compiler");
         return;
     }
     let info = modinfo::parse(&fs::read(&object).unwrap()).unwrap();
@@ -294,7 +301,10 @@ fn kernels() -> Vec<(PathBuf, String)> {
     for root in roots.split(':').map(PathBuf::from) {
         for entry in fs::read_dir(root.join("lib/modules")).into_iter().flatten().flatten() {
             if entry.path().join("modules.devname").is_file() {
-                found.push((root.clone(), entry.file_name().into_string().unwrap()));
+                found.push((
+                    root.clone(),
+                    entry.file_name().into_string().expect("a release is text"),
+                ));
             }
         }
     }
@@ -319,7 +329,7 @@ fn installed_kernels_have_the_names_that_depmod_found() {
         got.sort_unstable();
         assert_eq!(got, wanted, "{release}");
         let (all, bad) = (db.devnames().len(), db.problems().len());
-        eprintln!(
+        println!(
             "{release}: {} modules, {all} names, {} as depmod's, {bad} problems, {took:?}",
             db.len(),
             got.len()

@@ -3,9 +3,10 @@
 //! Files are read and never mapped: a module may be replaced or cut off while it is looked at. One bad
 //! file is a [`ScanProblem`], and the rest stays.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +21,6 @@ const FILE_LIMIT: u64 = 256 << 20;
 const XZ_MEMORY: u64 = 128 << 20;
 /// Window of zstd as a power of two; the kernel's build uses at most 2^27.
 const ZSTD_WINDOW: u32 = 27;
-/// Folders within folders; the kernel's tree has 8. Ends loops of links too.
-const DEPTH_LIMIT: usize = 24;
 /// Beyond these the disk is the limit.
 const THREADS_LIMIT: usize = 16;
 
@@ -85,29 +84,32 @@ fn folder(root: &Path, release: &str) -> Option<PathBuf> {
 /// All files that are called as modules are, in the order of their paths.
 fn find(folder: &Path, problems: &mut Vec<ScanProblem>) -> BTreeSet<PathBuf> {
     let mut files = BTreeSet::new();
-    let mut folders = vec![(folder.to_owned(), 0)];
-    while let Some((folder, depth)) = folders.pop() {
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
+    // links may lead in a circle, so each folder is looked into once
+    let mut seen = HashSet::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(inner) = folders.pop() {
+        let entries = fs::metadata(&inner).and_then(|meta| {
+            let new = seen.insert((meta.dev(), meta.ino()));
+            if new { fs::read_dir(&inner).map(Some) } else { Ok(None) }
+        });
+        let entries = match entries {
+            Ok(entries) => entries.into_iter().flatten().flatten(),
             Err(error) => {
-                problems.push(ScanProblem { file: folder, what: error.to_string() });
+                problems.push(ScanProblem { file: inner, what: error.to_string() });
                 continue;
             }
         };
-        for entry in entries.flatten() {
+        let top = inner == folder;
+        for entry in entries {
             let (name, path) = (entry.file_name(), entry.path());
             let name = name.as_encoded_bytes();
             // `build` and `source` lead to the kernel's sources
-            let skipped =
-                name.starts_with(b".") || (depth == 0 && matches!(name, b"build" | b"source"));
-            if skipped {
+            if name.starts_with(b".") || (top && matches!(name, b"build" | b"source")) {
                 continue;
             }
             let Ok(kind) = entry.file_type() else { continue };
             if kind.is_dir() || (kind.is_symlink() && path.is_dir()) {
-                if depth < DEPTH_LIMIT {
-                    folders.push((path, depth + 1));
-                }
+                folders.push(path);
             } else if stem(name).is_some() {
                 files.insert(path);
             }

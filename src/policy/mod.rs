@@ -385,4 +385,29 @@ mod tests {
             problems.iter().any(|p| p.what.contains("taken by") && p.what.ends_with("10.toml:3"))
         );
     }
+
+    #[test]
+    fn the_example_and_the_readme_hold() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("etc")).unwrap();
+        fs::write(
+            root.path().join("etc/group"),
+            "dialout:x:20:\nplugdev:x:46:\nnetdev:x:101:\nlab:x:9:\n",
+        )
+        .unwrap();
+        let names = Names::load(root.path());
+        let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("policy");
+        let (policy, problems) = Policy::load(&[top.join("examples")], &names);
+        assert_eq!((problems, policy.rules().len()), (vec![], 4));
+        let readme = fs::read_to_string(top.join("README.md")).unwrap();
+        let block = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+        let (policy, problems) = Policy::parse(Path::new("README.md"), block, &names);
+        assert_eq!((problems, policy.rules().len()), (vec![], 1));
+        let wrong = block.replace("match.subsystem", "match.subsytem");
+        let source =
+            wrong.replace("schema = 1\non-missing-name = \"skip-attribute\"\n\n", "schema = 1\n\n");
+        let file = Path::new("/etc/mapdev/policy.d/50-lab.toml");
+        let shown = Policy::parse(file, &source, &names).1[0].render(source.as_bytes());
+        assert!(readme.contains(&shown), "{shown}");
+    }
 }
