@@ -84,7 +84,8 @@ impl Dispatch {
         let oldest = self.open.first().copied().unwrap_or(u64::MAX);
         let reading = self.sweep.is_some();
         if oldest == u64::MAX && !reading {
-            drop(reply.send(()));
+            // a caller that has gone is no error, here and below
+            let _ = reply.send(());
         } else {
             self.settlers.retain(|(_, reply)| !reply.is_closed());
             self.settlers.push((self.taken, reply));
@@ -106,7 +107,9 @@ impl Dispatch {
     pub(super) fn reload(&mut self) -> u64 {
         self.load_policy();
         let ids: Vec<_> = self.table.iter().map(|known| known.id.clone()).collect();
-        ids.iter().for_each(|id| drop(self.decide_anew(id)));
+        for id in &ids {
+            self.decide_anew(id);
+        }
         info!(generation = self.book.generation, "policy loaded");
         self.book.generation
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::Ready;
 use super::known::Known;
 use crate::device::DeviceId;
 use crate::rules::decision::Attribute;
@@ -124,6 +125,8 @@ pub enum Notice {
     Changed {
         device: Arc<Known>,
     },
+    /// Every device of today's sysfs was handled: the first walk is over.
+    Ready(Ready),
     /// Some notices were dropped: ask for the list.
     Behind,
     StormStarted {

@@ -321,14 +321,24 @@ impl Dispatch {
 
     fn close(&mut self, order: u64) {
         self.open.remove(&order);
+        if let Some(at) = self.changing.iter().position(|(mark, _)| *mark == order) {
+            drop(self.changing.swap_remove(at).1.send(Ok(())));
+        }
+        self.release();
+    }
+
+    /// Answers those who wait until everything older than their question is over.
+    fn release(&mut self) {
+        if self.settlers.is_empty() || self.sweep.is_some() {
+            return;
+        }
         let oldest = self.open.first().copied().unwrap_or(u64::MAX);
         let (over, waiting): (Vec<_>, _) =
             self.settlers.drain(..).partition(|(mark, _)| *mark <= oldest);
         self.settlers = waiting;
-        // a caller that no longer listens is no error
-        over.into_iter().for_each(|(_, reply)| drop(reply.send(())));
-        if let Some(at) = self.changing.iter().position(|(mark, _)| *mark == order) {
-            drop(self.changing.swap_remove(at).1.send(Ok(())));
+        for (_, reply) in over {
+            // a caller that no longer listens is no error
+            let _ = reply.send(());
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::command::Notice;
 use super::{Dispatch, Ready};
 use crate::coldplug;
 use crate::device::DeviceId;
@@ -85,9 +86,12 @@ impl Dispatch {
         let elapsed = sweep.started.elapsed();
         info!("read sysfs in {} ms: {} devices", elapsed.as_millis(), self.table.len());
         if let Some(ready) = self.ready.take() {
+            let summary = self.summary();
+            self.teller.notify(Notice::Ready(summary));
             // a daemon that is being stopped no longer waits for it
-            drop(ready.send(self.summary()));
+            let _ = ready.send(summary);
         }
+        self.release();
     }
 
     /// A device that the walk did not meet, and sysfs does not have, is removed like any other.
