@@ -99,14 +99,7 @@ impl Uevent {
             bytes.push(0);
         }
         let devpath = ranges.get(1).map_or(0..0, |(_, value)| value.clone());
-        Self {
-            bytes: bytes.into(),
-            action,
-            devpath,
-            properties: ranges.into(),
-            seqnum,
-            origin,
-        }
+        Self { bytes: bytes.into(), action, devpath, properties: ranges.into(), seqnum, origin }
     }
 
     #[must_use]
@@ -180,7 +173,8 @@ impl Uevent {
 impl fmt::Debug for Uevent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", action_name(self.action), self.devpath().escape_ascii())?;
-        let pairs = self.properties().map(|(k, v)| format!("{}={}", k.escape_ascii(), v.escape_ascii()));
+        let pairs =
+            self.properties().map(|(k, v)| format!("{}={}", k.escape_ascii(), v.escape_ascii()));
         f.debug_list().entries(pairs).finish()
     }
 }
