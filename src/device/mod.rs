@@ -1,1 +1,208 @@
+//! Stage 3: what is known of the device that an event is about.
+//!
+//! A [`Device`] joins the kernel's message with sysfs. An attribute is read when somebody asks for
+//! it, and once an event.
 
+pub mod record;
+pub mod sysfs;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::uevent::{Devnum, Uevent};
+pub use sysfs::Sysfs;
+
+/// udev's name for a device, and of its record: `b8:1`, `c10:200`, `n2`, `+usb:1-1`.
+///
+/// Bytes, as a kernel name may hold any byte but `/` and NUL.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceId(Arc<[u8]>);
+
+impl DeviceId {
+    /// The id of the device that a uevent speaks of.
+    #[must_use]
+    pub fn of(uevent: &Uevent) -> Self {
+        if let Some(devnum) = uevent.devnum() {
+            return Self(devnum.to_string().into_bytes().into());
+        }
+        if let Some(ifindex) = uevent.ifindex() {
+            return Self(format!("n{ifindex}").into_bytes().into());
+        }
+        let subsystem = uevent.subsystem();
+        let mut id = vec![b'+'];
+        id.extend_from_slice(subsystem);
+        id.push(b':');
+        if subsystem == b"drivers" {
+            id.extend_from_slice(driver_bus(uevent.devpath()));
+            id.push(b':');
+        }
+        id.extend_from_slice(last_element(uevent.devpath()));
+        Self(id.into())
+    }
+
+    /// Takes an id as it was written, say the name of a record.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let known = matches!(bytes.first(), Some(b'b' | b'c' | b'n' | b'+'));
+        let safe = bytes.len() > 1 && bytes.len() <= 255 && !bytes.contains(&b'/');
+        (known && safe && !bytes.contains(&0)).then(|| Self(bytes.into()))
+    }
+
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.escape_ascii())
+    }
+}
+
+impl fmt::Debug for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// The part of a path behind its last slash.
+#[must_use]
+pub fn last_element(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+}
+
+/// `/bus/usb/drivers/hub` -> `usb`.
+fn driver_bus(devpath: &[u8]) -> &[u8] {
+    devpath.split(|byte| *byte == b'/').nth(2).unwrap_or_default()
+}
+
+/// The event's device: the message, and sysfs behind it.
+#[derive(Debug)]
+pub struct Device {
+    sysfs: Sysfs,
+    uevent: Arc<Uevent>,
+    id: DeviceId,
+    attributes: RefCell<HashMap<Box<[u8]>, Option<Box<[u8]>>>>,
+}
+
+impl Device {
+    #[must_use]
+    pub fn new(sysfs: Sysfs, uevent: Arc<Uevent>) -> Self {
+        let id = DeviceId::of(&uevent);
+        Self { sysfs, uevent, id, attributes: RefCell::default() }
+    }
+
+    #[must_use]
+    pub fn id(&self) -> &DeviceId {
+        &self.id
+    }
+
+    #[must_use]
+    pub fn uevent(&self) -> &Arc<Uevent> {
+        &self.uevent
+    }
+
+    #[must_use]
+    pub fn subsystem(&self) -> &[u8] {
+        self.uevent.subsystem()
+    }
+
+    /// Empty where the kernel names none.
+    #[must_use]
+    pub fn devtype(&self) -> &[u8] {
+        self.uevent.get(b"DEVTYPE").unwrap_or_default()
+    }
+
+    /// The kernel's name, `!` turned into `/` as in node names.
+    #[must_use]
+    pub fn sysname(&self) -> Vec<u8> {
+        let slash = |byte: &u8| if *byte == b'!' { b'/' } else { *byte };
+        last_element(self.uevent.devpath()).iter().map(slash).collect()
+    }
+
+    /// The driver that is bound to the device itself, or none.
+    #[must_use]
+    pub fn driver(&self) -> Option<Vec<u8>> {
+        match self.uevent.get(b"DRIVER") {
+            Some(driver) => Some(driver.to_vec()),
+            None => self.sysfs.link_name(self.uevent.devpath(), b"driver"),
+        }
+    }
+
+    /// The kernel module of the device's driver, as sysfs links it.
+    #[must_use]
+    pub fn module(&self) -> Option<Vec<u8>> {
+        self.sysfs.link_name(self.uevent.devpath(), b"driver/module")
+    }
+
+    #[must_use]
+    pub fn devname(&self) -> Option<&[u8]> {
+        self.uevent.devname()
+    }
+
+    #[must_use]
+    pub fn devnum(&self) -> Option<Devnum> {
+        self.uevent.devnum()
+    }
+
+    /// Whether sysfs has the device (still).
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.sysfs.instance(self.uevent.devpath()).is_some()
+    }
+
+    /// Tells this device from a later one at the same path; see [`Sysfs::instance`].
+    #[must_use]
+    pub fn instance(&self) -> u64 {
+        self.sysfs.instance(self.uevent.devpath()).unwrap_or(0)
+    }
+
+    /// An attribute's content less its trailing newlines; `None` if it is missing or unreadable.
+    #[must_use]
+    pub fn attribute(&self, name: &[u8]) -> Option<Box<[u8]>> {
+        if let Some(value) = self.attributes.borrow().get(name) {
+            return value.clone();
+        }
+        let value = self.sysfs.attribute(self.uevent.devpath(), name);
+        self.attributes.borrow_mut().insert(name.into(), value.clone());
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uevent::{Action, Origin};
+
+    fn id(devpath: &str, pairs: &[(&str, &str)]) -> String {
+        let pairs: Vec<_> = pairs.iter().map(|(k, v)| (k.as_bytes(), v.as_bytes())).collect();
+        let uevent =
+            Uevent::synthetic(Origin::Coldplug, Action::Add, devpath.as_bytes(), 1, &pairs);
+        DeviceId::of(&uevent).to_string()
+    }
+
+    #[test]
+    fn ids_are_written_as_udev_writes_them() {
+        let disk = [("SUBSYSTEM", "block"), ("MAJOR", "8"), ("MINOR", "1")];
+        assert_eq!(id("/devices/x/block/sda/sda1", &disk), "b8:1");
+        let null = [("SUBSYSTEM", "mem"), ("MAJOR", "1"), ("MINOR", "3")];
+        assert_eq!(id("/devices/virtual/mem/null", &null), "c1:3");
+        let net = [("SUBSYSTEM", "net"), ("IFINDEX", "2")];
+        assert_eq!(id("/devices/virtual/net/eth0", &net), "n2");
+        assert_eq!(id("/devices/pci0000:00/1-1", &[("SUBSYSTEM", "usb")]), "+usb:1-1");
+        assert_eq!(id("/bus/usb/drivers/hub", &[("SUBSYSTEM", "drivers")]), "+drivers:usb:hub");
+        let zero = [("SUBSYSTEM", "x"), ("MAJOR", "0"), ("MINOR", "3")];
+        assert_eq!(id("/devices/x/y", &zero), "+x:y", "major 0 is no device number");
+    }
+
+    #[test]
+    fn an_id_that_would_leave_its_folder_is_refused() {
+        assert!(DeviceId::from_bytes(b"+usb:../../etc").is_none());
+        assert!(DeviceId::from_bytes(b"").is_none());
+        assert!(DeviceId::from_bytes(b"x1").is_none());
+        assert!(DeviceId::from_bytes(b"b8:1").is_some());
+    }
+}

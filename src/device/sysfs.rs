@@ -1,0 +1,139 @@
+//! Reads sysfs below a root that can be replaced: a recording, a test's folder, a container's.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What one read of an attribute returns at most: sysfs shows one page, a recording may hold more.
+const ATTRIBUTE_MAX: u64 = 64 * 1024;
+
+/// The sysfs mount, usually `/sys`. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Sysfs {
+    root: Arc<Path>,
+}
+
+impl Sysfs {
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into().into() }
+    }
+
+    /// The absolute path of `devpath`, which begins with a slash.
+    #[must_use]
+    pub fn syspath(&self, devpath: &[u8]) -> PathBuf {
+        let below = devpath.strip_prefix(b"/").unwrap_or(devpath);
+        self.root.join(OsStr::from_bytes(below))
+    }
+
+    /// A number that tells a device from a later one at the same path; `None` if there is none.
+    ///
+    /// It is the inode number of the device's directory, which sysfs does not use again
+    /// (`kernfs_new_node` in `fs/kernfs/dir.c` counts on).
+    #[must_use]
+    pub fn instance(&self, devpath: &[u8]) -> Option<u64> {
+        fs::metadata(self.syspath(devpath)).ok().filter(fs::Metadata::is_dir).map(|m| m.ino())
+    }
+
+    /// An attribute's content less its trailing newlines and NULs; `None` if missing or unreadable.
+    #[must_use]
+    pub fn attribute(&self, devpath: &[u8], name: &[u8]) -> Option<Box<[u8]>> {
+        let mut value = self.read(&self.syspath(devpath).join(OsStr::from_bytes(name)))?;
+        while matches!(value.last(), Some(b'\n' | b'\r' | 0)) {
+            value.pop();
+        }
+        Some(value.into())
+    }
+
+    fn read(&self, path: &Path) -> Option<Vec<u8>> {
+        let mut value = Vec::new();
+        File::open(path).ok()?.take(ATTRIBUTE_MAX).read_to_end(&mut value).ok()?;
+        Some(value)
+    }
+
+    /// The last element of a link's target: `driver`, `subsystem`, `module`.
+    #[must_use]
+    pub fn link_name(&self, devpath: &[u8], link: &[u8]) -> Option<Vec<u8>> {
+        let target = fs::read_link(self.syspath(devpath).join(OsStr::from_bytes(link))).ok()?;
+        target.file_name().map(|name| name.as_bytes().to_vec())
+    }
+
+    /// The lines of the `uevent` file; `None` if there is no such device.
+    #[must_use]
+    pub fn uevent(&self, devpath: &[u8]) -> Option<Vec<u8>> {
+        self.read(&self.syspath(devpath).join("uevent"))
+    }
+
+    /// The kernel's count of uevents so far; 1 where the tree does not tell.
+    #[must_use]
+    pub fn seqnum(&self) -> u64 {
+        let text = self.attribute(b"/kernel", b"uevent_seqnum").unwrap_or_default();
+        std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1)
+    }
+
+    /// Names in a directory below the root, unsorted; empty if it is not there.
+    #[must_use]
+    pub fn names(&self, devpath: &[u8]) -> Vec<Vec<u8>> {
+        let Ok(entries) = fs::read_dir(self.syspath(devpath)) else { return Vec::new() };
+        entries.flatten().map(|entry| entry.file_name().as_bytes().to_vec()).collect()
+    }
+
+    /// The devpath that a link below the root leads to, without looking at the target.
+    ///
+    /// Sysfs links are relative (`../../devices/…`) and stay inside; anything else is `None`.
+    #[must_use]
+    pub fn follow(&self, link: &[u8]) -> Option<Vec<u8>> {
+        let path = self.syspath(link);
+        let Ok(target) = fs::read_link(&path) else {
+            return path.is_dir().then(|| link.to_vec());
+        };
+        let mut stack: Vec<&[u8]> = link.split(|b| *b == b'/').filter(|s| !s.is_empty()).collect();
+        stack.pop();
+        if target.is_absolute() {
+            let inside = target.strip_prefix(&self.root).ok()?;
+            return Some([b"/", inside.as_os_str().as_bytes()].concat());
+        }
+        for part in target.as_os_str().as_bytes().split(|b| *b == b'/') {
+            match part {
+                b"" | b"." => {}
+                b".." => drop(stack.pop()?),
+                name => stack.push(name),
+            }
+        }
+        Some(stack.iter().flat_map(|part| [b"/".as_slice(), part].concat()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn links_are_followed_inside_the_root_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let sysfs = Sysfs::new(dir.path());
+        fs::create_dir_all(dir.path().join("class/mem")).unwrap();
+        symlink("../../devices/virtual/mem/null", dir.path().join("class/mem/null")).unwrap();
+        symlink("../../../../etc", dir.path().join("class/mem/out")).unwrap();
+        symlink("/etc", dir.path().join("class/mem/absolute")).unwrap();
+        assert_eq!(sysfs.follow(b"/class/mem/null").unwrap(), b"/devices/virtual/mem/null");
+        assert_eq!(sysfs.follow(b"/class/mem/out"), None);
+        assert_eq!(sysfs.follow(b"/class/mem/absolute"), None);
+        assert_eq!(sysfs.follow(b"/class/mem/missing"), None);
+    }
+
+    #[test]
+    fn attributes_lose_their_trailing_newlines_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("dev")).unwrap();
+        fs::write(dir.path().join("dev/model"), b"\xff disk \n\n").unwrap();
+        let sysfs = Sysfs::new(dir.path());
+        assert_eq!(&*sysfs.attribute(b"/dev", b"model").unwrap(), b"\xff disk ");
+        assert_eq!(sysfs.attribute(b"/dev", b"absent"), None);
+    }
+}

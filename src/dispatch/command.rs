@@ -1,0 +1,137 @@
+//! What others may ask of dispatch, and what it tells them. All channels are bounded.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::known::Known;
+use crate::device::DeviceId;
+use crate::rules::decision::Attribute;
+use crate::uevent::Action;
+
+/// Requests that wait for dispatch at most: as many callers as one bus lets speak at once.
+pub const COMMANDS_MAX: usize = 256;
+
+/// Notices that wait for the bus at most. If it falls further behind, it gets [`Notice::Behind`]
+/// and looks at all devices anew: events never wait for the bus.
+pub const NOTICES_MAX: usize = 4096;
+
+/// The figures of a running daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Shadow mode: nothing outside the runtime folder is touched.
+    pub shadow: bool,
+    /// Counts the loadings of policy and configuration; from 1.
+    pub generation: u64,
+    pub map_generation: u64,
+    pub map_entries: u64,
+    pub devices: u64,
+    /// Events that wait or run.
+    pub queue_length: u32,
+    pub queue_high_water: u32,
+    /// Times that the kernel reported loss.
+    pub overruns: u64,
+    /// Times that sysfs was read again because of it.
+    pub resyncs: u64,
+    /// Kernel messages that were handled.
+    pub events: u64,
+    /// Messages that were refused: other senders, truncated or malformed ones.
+    pub refused: u64,
+    /// Jumps in SEQNUM; the number is shared by all network namespaces, so that it proves nothing.
+    pub seqnum_gaps: u64,
+    /// Changes that a newer change of the same device replaced while both waited.
+    pub coalesced: u64,
+    /// Modules that declare a devname.
+    pub modules_with_devnames: u64,
+    /// Devices whose events were coalesced since the queue was last empty.
+    pub throttled: Vec<DeviceId>,
+}
+
+/// What a run-time change does to one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Owner (uid), group (gid) or mode (permission bits).
+    Set { attribute: Attribute, value: u32 },
+    /// Every run-time change of the device ends, persisted ones too.
+    Reset,
+}
+
+/// How a run-time change is to be made, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The caller for people: `uid 0 (:1.42)`.
+    pub by: Arc<str>,
+    /// The caller's reason, or empty.
+    pub reason: Arc<str>,
+    /// Kept over restarts and for later devices of the same key.
+    pub persist: bool,
+    /// Checked and refused as ever, but nothing changes.
+    pub dry_run: bool,
+}
+
+/// Why a run-time change was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeError {
+    NoSuchDevice,
+    /// The device has no node, or no stable key to persist by; the sentence says which.
+    NotSupported(String),
+    /// The file that keeps the change could not be written, or the node not changed.
+    Failed(String),
+}
+
+/// A request, with the way back for the answer.
+#[derive(Debug)]
+pub enum Command {
+    Status(oneshot::Sender<Status>),
+    /// Every known device, ordered by id.
+    List(oneshot::Sender<Vec<Arc<Known>>>),
+    Device(DeviceId, oneshot::Sender<Option<Arc<Known>>>),
+    /// By node (`/dev/null`, `null`), link, syspath, devpath or id.
+    Resolve(Vec<u8>, oneshot::Sender<Option<Arc<Known>>>),
+    /// A fresh read-only descriptor of the map, and its generation.
+    Map(oneshot::Sender<io::Result<(OwnedFd, u64)>>),
+    /// Answers when every event that is known by now has been handled.
+    Settle(oneshot::Sender<()>),
+    /// Answers when this name (as for `Resolve`) is known.
+    Await(Vec<u8>, oneshot::Sender<Arc<Known>>),
+    /// Answers when the change has taken effect.
+    Change(DeviceId, Change, Terms, oneshot::Sender<Result<(), ChangeError>>),
+    /// Reads configuration and policy anew; answers with the new generation.
+    Reload(oneshot::Sender<u64>),
+    /// Compares every node with the decision now (shadow mode), and answers with all that differ.
+    Compare(oneshot::Sender<Vec<Arc<Known>>>),
+}
+
+/// What happened, for the bus.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// An event of a device was handled, with the time that it took from the socket to the end.
+    Handled {
+        seqnum: u64,
+        action: Action,
+        usec: u64,
+        device: Arc<Known>,
+    },
+    /// A device is gone; this is what it was.
+    Removed {
+        seqnum: u64,
+        usec: u64,
+        device: Arc<Known>,
+    },
+    /// The device's run-time change or the policy changed it, without an event.
+    Changed {
+        device: Arc<Known>,
+    },
+    /// Some notices were dropped: ask for the list.
+    Behind,
+    StormStarted {
+        device: Arc<Known>,
+        rate: u32,
+    },
+    StormEnded {
+        device: Arc<Known>,
+        dropped: u64,
+    },
+}

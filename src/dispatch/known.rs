@@ -1,0 +1,101 @@
+//! What dispatch remembers of a device between its events; shared with the bus, never changed.
+
+use std::sync::Arc;
+
+use crate::device::record::Record;
+use crate::device::{DeviceId, last_element};
+use crate::nodes::{Mismatch, Permissions};
+use crate::rules::decision::{Attribute, Decision};
+use crate::uevent::{Devnum, Uevent};
+
+/// A device as its last event left it.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub id: DeviceId,
+    /// The last event: the kernel's properties are in it.
+    pub uevent: Arc<Uevent>,
+    /// Tells this device from a later one of the same id; see `Sysfs::instance`.
+    pub instance: u64,
+    /// The driver's module, where sysfs names one.
+    pub module: Option<String>,
+    pub decision: Decision,
+    /// Owner, group and mode as published: what was decided, else what the node has.
+    pub permissions: Permissions,
+    pub record: Record,
+    /// In shadow mode: where the machine's node differs from the decision.
+    pub mismatches: Vec<Mismatch>,
+}
+
+impl Known {
+    #[must_use]
+    pub fn subsystem(&self) -> &[u8] {
+        self.uevent.subsystem()
+    }
+
+    #[must_use]
+    pub fn devtype(&self) -> &[u8] {
+        self.uevent.get(b"DEVTYPE").unwrap_or_default()
+    }
+
+    /// The kernel's name as in sysfs, `!` kept.
+    #[must_use]
+    pub fn sysname(&self) -> &[u8] {
+        last_element(self.uevent.devpath())
+    }
+
+    /// Without `/dev/`.
+    #[must_use]
+    pub fn devname(&self) -> Option<&[u8]> {
+        self.uevent.devname()
+    }
+
+    #[must_use]
+    pub fn devnum(&self) -> Option<Devnum> {
+        self.uevent.devnum()
+    }
+
+    /// All properties as libudev clients see them: the kernel's, the rules', the manager's own.
+    #[must_use]
+    pub fn properties(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut all: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        for (key, value) in self.uevent.properties() {
+            let value = match (key, self.devname()) {
+                (b"DEVNAME", Some(name)) => [b"/dev/", name].concat(),
+                _ => value.to_vec(),
+            };
+            all.push((key.to_vec(), value));
+        }
+        for (key, value) in &self.record.properties {
+            all.retain(|(known, _)| known != key);
+            all.push((key.clone(), value.clone()));
+        }
+        let mut own = |key: &[u8], value: Vec<u8>| all.push((key.to_vec(), value));
+        if let Some(usec) = self.record.initialized_usec {
+            own(b"USEC_INITIALIZED", usec.to_string().into_bytes());
+        }
+        if !self.record.links.is_empty() {
+            let links: Vec<_> =
+                self.record.links.iter().map(|link| [b"/dev/", &**link].concat()).collect();
+            own(b"DEVLINKS", links.join(&b' '));
+        }
+        for (key, tags) in [
+            (b"TAGS".as_slice(), &self.record.sticky_tags),
+            (b"CURRENT_TAGS", &self.record.current_tags),
+        ] {
+            if !tags.is_empty() {
+                own(key, [b":", tags.join(&b':').as_slice(), b":"].concat());
+            }
+        }
+        all
+    }
+
+    /// Who decided the most recent of owner, group and mode: `kernel`, `rule`, `policy`, `runtime`.
+    #[must_use]
+    pub fn origin(&self) -> &'static str {
+        let node = [Attribute::Owner, Attribute::Group, Attribute::Mode];
+        let rank =
+            |kind: &str| ["kernel", "rule", "policy", "runtime"].iter().position(|k| *k == kind);
+        let sources = node.iter().filter_map(|attribute| self.decision.source(*attribute));
+        sources.map(|source| source.kind()).max_by_key(|kind| rank(kind)).unwrap_or("kernel")
+    }
+}

@@ -1,0 +1,221 @@
+//! The outcome of stage 4: what a node shall be, and who wanted it so.
+//!
+//! Every value carries its source, so that *explain* is a look-up and not a guess.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// What of a node can be decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Attribute {
+    Owner,
+    Group,
+    Mode,
+    Link,
+}
+
+impl Attribute {
+    pub const ALL: [Self; 4] = [Self::Owner, Self::Group, Self::Mode, Self::Link];
+
+    /// Its name on D-Bus and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Group => "group",
+            Self::Mode => "mode",
+            Self::Link => "links",
+        }
+    }
+
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|attribute| attribute.name() == name)
+    }
+}
+
+/// A place in a file that an administrator can open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub file: Arc<str>,
+    /// From 1.
+    pub line: u32,
+    /// From 1, in bytes.
+    pub column: u32,
+}
+
+/// Who wanted a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The device's own message: DEVUID, DEVGID, DEVMODE.
+    Kernel,
+    /// A udev rule.
+    Rule(Place),
+    /// A policy file's rule, with its id.
+    Policy { id: Arc<str>, place: Place },
+    /// A caller on D-Bus, as the bus names him, and the reason that he gave.
+    Runtime { by: Arc<str>, reason: Arc<str> },
+}
+
+impl Source {
+    /// The word that D-Bus's `Origin` and `Explain` use.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Rule(_) => "rule",
+            Self::Policy { .. } => "policy",
+            Self::Runtime { .. } => "runtime",
+        }
+    }
+
+    #[must_use]
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Rule(place) | Self::Policy { place, .. } => Some(place),
+            Self::Kernel | Self::Runtime { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernel => f.write_str("kernel"),
+            Self::Rule(place) => write!(f, "{}:{}", place.file, place.line),
+            Self::Policy { id, place } => write!(f, "{}:{} ({id})", place.file, place.line),
+            Self::Runtime { by, reason } if reason.is_empty() => write!(f, "set by {by}"),
+            Self::Runtime { by, reason } => write!(f, "set by {by}: {reason}"),
+        }
+    }
+}
+
+/// One assignment, in the order in which they were made; the last of an attribute wins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub attribute: Attribute,
+    pub source: Source,
+    /// `=`, `+=`, `-=`.
+    pub operation: &'static str,
+    /// As text: ids in decimal, modes in octal. Empty if it was not decided before.
+    pub old: String,
+    pub new: String,
+}
+
+/// A link that a device claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Below `/dev`, without `/dev/`.
+    pub name: Vec<u8>,
+    /// The highest of all claimants owns the link.
+    pub priority: i32,
+}
+
+/// What a device's node and links shall be. Nothing decided means: leave it as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    pub owner: Option<u32>,
+    pub group: Option<u32>,
+    /// Permission bits, `0o7777`.
+    pub mode: Option<u32>,
+    pub links: Vec<Link>,
+    pub steps: Vec<Step>,
+}
+
+impl Decision {
+    /// Assigns owner, group or mode.
+    pub fn set(&mut self, attribute: Attribute, value: u32, source: Source) {
+        let slot = match attribute {
+            Attribute::Owner => &mut self.owner,
+            Attribute::Group => &mut self.group,
+            Attribute::Mode => &mut self.mode,
+            Attribute::Link => return,
+        };
+        let old = slot.replace(value).map_or_else(String::new, |old| written(attribute, old));
+        let new = written(attribute, value);
+        self.steps.push(Step { attribute, source, operation: "=", old, new });
+    }
+
+    /// Claims a link; claimed twice, the last priority counts.
+    pub fn add_link(&mut self, name: &[u8], priority: i32, source: Source) {
+        let all = |links: &[Link]| {
+            let names = links.iter().map(|link| link.name.escape_ascii().to_string());
+            names.collect::<Vec<_>>().join(" ")
+        };
+        let old = all(&self.links);
+        self.links.retain(|link| link.name != name);
+        self.links.push(Link { name: name.to_vec(), priority });
+        let new = all(&self.links);
+        self.steps.push(Step { attribute: Attribute::Link, source, operation: "+=", old, new });
+    }
+
+    /// The steps of one attribute, first to last.
+    pub fn explain(&self, attribute: Attribute) -> impl Iterator<Item = &Step> {
+        self.steps.iter().filter(move |step| step.attribute == attribute)
+    }
+
+    /// Who decided an attribute; `None` if nobody did.
+    #[must_use]
+    pub fn source(&self, attribute: Attribute) -> Option<&Source> {
+        self.explain(attribute).last().map(|step| &step.source)
+    }
+
+    /// udev's rule: a group that is not root's, and no mode, means 0660.
+    pub fn finish(&mut self) {
+        if self.mode.is_none() && self.group.is_some_and(|group| group != 0) {
+            let source = self.source(Attribute::Group).cloned().unwrap_or(Source::Kernel);
+            self.set(Attribute::Mode, 0o660, source);
+        }
+    }
+}
+
+/// As people write it: modes in octal with a leading zero.
+fn written(attribute: Attribute, value: u32) -> String {
+    if attribute == Attribute::Mode { format!("{value:04o}") } else { value.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(line: u32) -> Source {
+        let place = Place { file: "50-x.toml".into(), line, column: 1 };
+        Source::Policy { id: "x".into(), place }
+    }
+
+    #[test]
+    fn the_last_assignment_wins_and_all_are_remembered() {
+        let mut decision = Decision::default();
+        decision.set(Attribute::Mode, 0o600, Source::Kernel);
+        decision.set(Attribute::Mode, 0o660, policy(7));
+        assert_eq!(decision.mode, Some(0o660));
+        let steps: Vec<_> = decision.explain(Attribute::Mode).collect();
+        assert_eq!((steps[1].old.as_str(), steps[1].new.as_str()), ("0600", "0660"));
+        assert_eq!(decision.source(Attribute::Mode), Some(&policy(7)));
+        assert_eq!(decision.source(Attribute::Owner), None);
+    }
+
+    #[test]
+    fn a_group_without_mode_gives_the_group_its_access() {
+        let mut decision = Decision::default();
+        decision.set(Attribute::Group, 6, policy(3));
+        decision.finish();
+        assert_eq!(decision.mode, Some(0o660));
+        assert_eq!(decision.source(Attribute::Mode), Some(&policy(3)));
+        let mut root = Decision::default();
+        root.set(Attribute::Group, 0, policy(3));
+        root.finish();
+        assert_eq!(root.mode, None);
+    }
+
+    #[test]
+    fn links_are_claimed_once() {
+        let mut decision = Decision::default();
+        decision.add_link(b"a", 0, policy(1));
+        decision.add_link(b"b", 0, policy(2));
+        decision.add_link(b"a", 5, policy(3));
+        assert_eq!(decision.links.len(), 2);
+        assert_eq!(decision.links[1].priority, 5);
+        assert_eq!(decision.steps[2].old, "a b");
+    }
+}
