@@ -1,1 +1,288 @@
+//! `mapdev.toml`, its drop-ins and the kernel command line: fragments -> merged -> [`Config`].
+//!
+//! A key that cannot be used costs itself only; what remains is used, and each loss is reported.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Whether the daemon manages the machine or only watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It is the machine's device manager.
+    Active,
+    /// It touches nothing outside its runtime folder and reports where it would differ.
+    Shadow,
+}
+
+impl Mode {
+    /// # Errors
+    /// On any other word, with what was wanted.
+    pub fn from_word(word: &str) -> Result<Self, String> {
+        match word {
+            "active" => Ok(Self::Active),
+            "shadow" => Ok(Self::Shadow),
+            _ => Err(format!("unknown mode `{word}`; expected `active` or `shadow`")),
+        }
+    }
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Shadow => "shadow",
+        }
+    }
+}
+
+/// Everything that the daemon can be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub mode: Mode,
+    /// In front of `/etc`, `/usr/lib`, `/run` and `/lib/modules` when files are looked for.
+    pub root: PathBuf,
+    pub sysfs: PathBuf,
+    pub dev: PathBuf,
+    /// The daemon's own files.
+    pub runtime: PathBuf,
+    /// udev's folder of records; `None`: `/run/udev/data`, in shadow mode `data` below `runtime`.
+    pub records: Option<PathBuf>,
+    /// D-Bus address; `None` is the system bus, `none` no bus at all.
+    pub bus: Option<String>,
+    /// Threads that decide and settle; 0: as many as processors, at least 2 and at most 16.
+    pub workers: usize,
+    /// Receive buffer of the kernel socket, in bytes; the kernel grants what it likes.
+    pub receive_buffer: usize,
+    /// A filter as `tracing_subscriber::EnvFilter` reads it: `info`, `debug`, `mapdev::bus=trace`.
+    pub log_level: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Shadow,
+            root: "/".into(),
+            sysfs: "/sys".into(),
+            dev: "/dev".into(),
+            runtime: "/run/mapdev".into(),
+            records: None,
+            bus: None,
+            workers: 0,
+            receive_buffer: 128 * 1024 * 1024,
+            log_level: "info".into(),
+        }
+    }
+}
+
+impl Config {
+    #[must_use]
+    pub fn records_folder(&self) -> PathBuf {
+        match (&self.records, self.mode) {
+            (Some(folder), _) => folder.clone(),
+            (None, Mode::Active) => "/run/udev/data".into(),
+            (None, Mode::Shadow) => self.runtime.join("data"),
+        }
+    }
+
+    /// A path of the system, below `root`.
+    #[must_use]
+    pub fn below_root(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// Policy folders, the highest first.
+    #[must_use]
+    pub fn policy_folders(&self) -> Vec<PathBuf> {
+        let mut folders = vec![self.below_root("/etc/mapdev/policy.d")];
+        folders.push(self.runtime.join("policy.d"));
+        for folder in ["/usr/local/lib/mapdev/policy.d", "/usr/lib/mapdev/policy.d"] {
+            folders.push(self.below_root(folder));
+        }
+        folders
+    }
+
+    /// Applies one key of a file or of the kernel command line.
+    fn apply(&mut self, key: &str, value: &Value) -> Result<(), String> {
+        let text = || match value {
+            Value::Text(text) => Ok(text.clone()),
+            Value::Number(_) => Err(format!("`{key}` wants a string")),
+        };
+        let number = || match value {
+            Value::Number(number) => usize::try_from(*number).ok(),
+            Value::Text(text) => text.parse().ok(),
+        };
+        let number = || number().ok_or_else(|| format!("`{key}` wants a number from 0"));
+        match key {
+            "mode" => self.mode = Mode::from_word(&text()?)?,
+            "bus" => self.bus = Some(text()?),
+            "workers" => self.workers = number()?.min(1024),
+            "receive-buffer" => self.receive_buffer = number()?,
+            "log-level" => self.log_level = text()?,
+            "runtime" => self.runtime = absolute(key, &text()?)?,
+            "records" => self.records = Some(absolute(key, &text()?)?),
+            _ => {
+                let known = "mode, bus, workers, receive-buffer, log-level, runtime, records";
+                return Err(format!("unknown key `{key}`; the keys are {known}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the files below `root` and `/proc/cmdline`'s text; later ones win.
+    #[must_use]
+    pub fn load(root: &Path, cmdline: &str) -> (Self, Vec<ConfigProblem>) {
+        let mut config = Self { root: root.to_owned(), ..Self::default() };
+        let mut problems = Vec::new();
+        for file in fragments(root) {
+            config.merge_file(&file, &mut problems);
+        }
+        for word in cmdline.split_ascii_whitespace() {
+            let word = word.strip_prefix("rd.").unwrap_or(word);
+            let Some((key, value)) = word.strip_prefix("mapdev.").and_then(|w| w.split_once('='))
+            else {
+                continue;
+            };
+            let value = Value::Text(value.to_owned());
+            if let Err(what) = config.apply(&key.replace('_', "-"), &value) {
+                problems.push(ConfigProblem { file: "kernel command line".into(), line: 1, what });
+            }
+        }
+        (config, problems)
+    }
+
+    /// Applies one file's keys.
+    pub fn merge_file(&mut self, file: &Path, problems: &mut Vec<ConfigProblem>) {
+        let mut problem = |line, what| {
+            problems.push(ConfigProblem { file: file.display().to_string(), line, what });
+        };
+        let text = match fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) => return problem(0, format!("cannot be read: {error}")),
+        };
+        let line = |at: usize| text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+        let table = match DeTable::parse(&text) {
+            Ok(table) => table,
+            Err(error) => {
+                let at = error.span().map_or(0, |span| span.start);
+                return problem(line(at), error.message().to_owned());
+            }
+        };
+        for (key, value) in table.get_ref() {
+            let at = line(key.span().start);
+            let applied =
+                Value::from_toml(value).and_then(|value| self.apply(key.get_ref(), &value));
+            if let Err(what) = applied {
+                problem(at, what);
+            }
+        }
+    }
+}
+
+/// A value as a file or the kernel command line gives it.
+enum Value {
+    Text(String),
+    Number(i64),
+}
+
+impl Value {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, String> {
+        if let Some(text) = value.get_ref().as_str() {
+            return Ok(Self::Text(text.to_owned()));
+        }
+        let number = value.get_ref().as_integer();
+        let number = number.and_then(|n| i64::from_str_radix(n.as_str(), n.radix()).ok());
+        number.map(Self::Number).ok_or_else(|| "expected a string or a number".to_owned())
+    }
+}
+
+fn absolute(key: &str, text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err(format!("`{key}` wants an absolute path")) }
+}
+
+/// The main file, then the drop-ins by name; a drop-in of a higher folder replaces its namesake.
+fn fragments(root: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let main = root.join("etc/mapdev/mapdev.toml");
+    let vendor = root.join("usr/lib/mapdev/mapdev.toml");
+    files.extend([main, vendor].into_iter().find(|file| file.exists()));
+    let mut drop_ins = BTreeMap::new();
+    for folder in ["usr/lib", "usr/local/lib", "run", "etc"] {
+        let folder = root.join(folder).join("mapdev/mapdev.toml.d");
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()) {
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                drop_ins.insert(path.file_name().map(ToOwned::to_owned), path);
+            }
+        }
+    }
+    files.extend(drop_ins.into_values());
+    files
+}
+
+/// What of the configuration could not be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigProblem {
+    pub file: String,
+    /// From 1; 0 if the file as a whole is meant.
+    pub line: usize,
+    pub what: String,
+}
+
+impl fmt::Display for ConfigProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.file, self.what),
+            line => write!(f, "{}:{line}: {}", self.file, self.what),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn drop_ins_override_the_file_and_the_command_line_overrides_all() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "etc/mapdev/mapdev.toml", "mode = \"active\"\nworkers = 3\n");
+        write(root.path(), "usr/lib/mapdev/mapdev.toml.d/10-x.toml", "workers = 4\n");
+        write(root.path(), "etc/mapdev/mapdev.toml.d/10-x.toml", "workers = 5\n");
+        let (config, problems) = Config::load(root.path(), "quiet mapdev.mode=shadow");
+        assert_eq!(problems, []);
+        assert_eq!((config.mode, config.workers), (Mode::Shadow, 5));
+    }
+
+    #[test]
+    fn a_bad_key_costs_itself_only_and_is_named_with_its_line() {
+        let root = tempfile::tempdir().unwrap();
+        let text = "workers = 3\nmod = \"active\"\nreceive-buffer = \"much\"\nmode = \"active\"\n";
+        write(root.path(), "etc/mapdev/mapdev.toml", text);
+        let (config, problems) = Config::load(root.path(), "");
+        assert_eq!((config.mode, config.workers), (Mode::Active, 3));
+        let lines: Vec<_> = problems.iter().map(|problem| problem.line).collect();
+        assert_eq!(lines, [2, 3], "{problems:?}");
+        assert!(problems[0].to_string().contains("unknown key `mod`"), "{}", problems[0]);
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_named_with_its_line_and_the_others_are_read() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "etc/mapdev/mapdev.toml", "workers = 3\nmode = \n");
+        write(root.path(), "run/mapdev/mapdev.toml.d/20.toml", "workers = 7\n");
+        let (config, problems) = Config::load(root.path(), "");
+        assert_eq!(config.workers, 7);
+        assert_eq!(problems[0].line, 2);
+    }
+}

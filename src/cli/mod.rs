@@ -1,1 +1,128 @@
+//! `mapdevctl`: the administrator's client of the daemon, one file per subcommand.
+//!
+//! Arguments become one call or a few on D-Bus; the answer becomes a table for people, plain lines
+//! for pipes, or JSON. Nothing here decides anything about devices.
 
+pub mod args;
+pub mod change;
+pub mod chmod;
+pub mod chown;
+pub mod completions;
+pub mod escape;
+pub mod explain;
+pub mod failure;
+pub mod info;
+pub mod list;
+pub mod log_level;
+pub mod man;
+pub mod mode;
+pub mod monitor;
+pub mod nearest;
+pub mod output;
+pub mod proxy;
+pub mod reload;
+pub mod reset;
+pub mod session;
+pub mod settle;
+pub mod status;
+pub mod table;
+pub mod values;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+use failure::{Exit, Failure};
+use output::Output;
+use session::{ANSWER_TIME, Bus, Session};
+
+/// Runs the command of the process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // help and version are no mistakes, and a closed pipe is nobody's
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.code() } else { ExitCode::SUCCESS };
+        }
+    };
+    let mut output = Output::stdout(cli.json, cli.color);
+    let result = run(&cli, &mut output);
+    let flushed = output.flush().map_err(Failure::from);
+    match result.and(flushed) {
+        Ok(()) | Err(Failure::Pipe) => ExitCode::SUCCESS,
+        Err(Failure::Told { exit, message }) => {
+            // where standard error is closed too, the exit code still tells
+            let _ = writeln!(std::io::stderr(), "mapdevctl: {message}");
+            exit.code()
+        }
+    }
+}
+
+impl Exit {
+    fn code(self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NoSuchDevice => 3,
+            Self::Refused => 4,
+        })
+    }
+}
+
+fn run(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failure> {
+    match &cli.command {
+        Command::Completions(args) => return completions::run(args, output),
+        Command::Man(args) => return man::run(args),
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    runtime.block_on(ask_the_daemon(cli, output))
+}
+
+async fn ask_the_daemon(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failure> {
+    let environment = std::env::var("MAPDEV_BUS_ADDRESS").ok();
+    let bus = Bus::chosen(cli.bus.as_deref(), environment.as_deref());
+    let session = Session::open(&bus, patience(&cli.command)).await?;
+    match &cli.command {
+        Command::Status => status::run(&session, output).await,
+        Command::List(args) => list::run(&session, args, output).await,
+        Command::Info(args) => info::run(&session, args, output).await,
+        Command::Monitor => {
+            // look-ups have a connection of their own: a reply must never wait behind signals
+            let lookups = Session::open(&bus, Some(ANSWER_TIME)).await?;
+            monitor::run(&session, &lookups, output).await
+        }
+        Command::Settle(args) => settle::run(&session, args, output).await,
+        Command::Chown(args) => chown::run(&session, args, output).await,
+        Command::Chmod(args) => chmod::run(&session, args, output).await,
+        Command::Reset(args) => reset::run(&session, args, output).await,
+        Command::Explain(args) => explain::run(&session, args, output).await,
+        Command::Reload(args) => reload::run(&session, args, output).await,
+        Command::LogLevel(args) => log_level::run(&session, args, output).await,
+        Command::Completions(_) | Command::Man(_) => Ok(()),
+    }
+}
+
+/// How long a call may take; none where somebody may be typing a password.
+fn patience(command: &Command) -> Option<Duration> {
+    match command {
+        Command::Status | Command::List(_) | Command::Info(_) | Command::LogLevel(_) => {
+            Some(ANSWER_TIME)
+        }
+        Command::Settle(_)
+        | Command::Monitor
+        | Command::Chown(_)
+        | Command::Chmod(_)
+        | Command::Reset(_)
+        | Command::Explain(_)
+        | Command::Reload(_)
+        | Command::Completions(_)
+        | Command::Man(_) => None,
+    }
+}

@@ -1,1 +1,153 @@
+//! Applies owner and mode to a node of devtmpfs, and only if they differ.
 
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
+
+use super::{Mismatch, Permissions};
+use crate::rules::decision::{Attribute, Decision};
+use crate::uevent::Devnum;
+
+/// Why a node was left alone.
+#[derive(Debug)]
+pub enum NodeError {
+    /// What lies at the name is another device, or no device.
+    Other { node: PathBuf, wanted: Devnum },
+    /// The system refused.
+    Failed { node: PathBuf, what: &'static str, error: io::Error },
+}
+
+impl fmt::Display for NodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Other { node, wanted } => {
+                write!(f, "{} is not the device {wanted}; left alone", node.display())
+            }
+            Self::Failed { node, what, error } => {
+                write!(f, "{}: cannot {what}: {error}", node.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for NodeError {}
+
+/// The kernel's permissions for a node that says nothing of them (`drivers/base/devtmpfs.c`).
+pub const KERNEL_DEFAULT: Permissions = Permissions { uid: 0, gid: 0, mode: 0o600 };
+
+/// A node that was found and is the device that it should be.
+#[derive(Debug)]
+pub struct Node {
+    path: PathBuf,
+    fd: OwnedFd,
+    stat: Stat,
+}
+
+impl Node {
+    /// Finds the node without opening the device; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`NodeError::Other`] if the name belongs to something else.
+    pub fn find(dev: &Path, devname: &[u8], devnum: Devnum) -> Result<Option<Self>, NodeError> {
+        let node = dev.join(OsStr::from_bytes(devname));
+        let failed = |what, error: rustix::io::Errno| NodeError::Failed {
+            node: node.clone(),
+            what,
+            error: error.into(),
+        };
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = match fs::open(&node, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(failed("open", error)),
+        };
+        let stat = fs::fstat(&fd).map_err(|error| failed("stat", error))?;
+        let kind = if devnum.block { FileType::BlockDevice } else { FileType::CharacterDevice };
+        let number = fs::makedev(devnum.major, devnum.minor);
+        if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_rdev != number {
+            return Err(NodeError::Other { node, wanted: devnum });
+        }
+        Ok(Some(Self { path: node, fd, stat }))
+    }
+
+    #[must_use]
+    pub fn permissions(&self) -> Permissions {
+        let Stat { st_uid: uid, st_gid: gid, st_mode, .. } = self.stat;
+        Permissions { uid, gid, mode: st_mode & 0o7777 }
+    }
+
+    /// Makes the node what was decided, and tells what it is then.
+    ///
+    /// # Errors
+    /// [`NodeError::Failed`] if the system refuses.
+    pub fn settle(&self, decision: &Decision) -> Result<Permissions, NodeError> {
+        let is = self.permissions();
+        let shall = decided(decision, is);
+        let failed = |what, error: rustix::io::Errno| NodeError::Failed {
+            node: self.path.clone(),
+            what,
+            error: error.into(),
+        };
+        // fchmod takes no O_PATH descriptor; its name in /proc does
+        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        // mode first when it takes rights away, last when it gives them: no moment is too open
+        let chmod = || match is.mode & 0o777 == shall.mode & 0o777 {
+            true => Ok(()),
+            false => fs::chmod(&path, Mode::from_raw_mode(shall.mode)),
+        };
+        let narrower = shall.mode & !is.mode == 0;
+        if narrower {
+            chmod().map_err(|error| failed("change the mode", error))?;
+        }
+        if (is.uid, is.gid) != (shall.uid, shall.gid) {
+            let (uid, gid) = (Uid::from_raw(shall.uid), Gid::from_raw(shall.gid));
+            fs::chownat(&self.fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+                .map_err(|error| failed("change the owner", error))?;
+        }
+        if !narrower {
+            chmod().map_err(|error| failed("change the mode", error))?;
+        }
+        self.touch();
+        Ok(Permissions { mode: is.mode & 0o7000 | shall.mode & 0o777, ..shall })
+    }
+
+    /// udev's users watch the time stamp of a node for events; a failure matters to nobody.
+    fn touch(&self) {
+        let now = Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        let _ = fs::utimensat(fs::CWD, path, &times, AtFlags::empty());
+    }
+
+    /// What the node has and the decision has not.
+    #[must_use]
+    pub fn mismatches(&self, decision: &Decision) -> Vec<Mismatch> {
+        let is = self.permissions();
+        let mut found = Vec::new();
+        let mut compare = |attribute, ours: Option<u32>, theirs: u32, octal: bool| {
+            let Some(ours) = ours.filter(|ours| *ours != theirs) else { return };
+            let text = |n: u32| if octal { format!("{n:04o}") } else { n.to_string() };
+            found.push(Mismatch { attribute, ours: text(ours), theirs: text(theirs) });
+        };
+        compare(Attribute::Owner, decision.owner, is.uid, false);
+        compare(Attribute::Group, decision.group, is.gid, false);
+        let mode = decision.mode.map(|mode| mode & 0o777);
+        compare(Attribute::Mode, mode, is.mode & 0o777, true);
+        found
+    }
+}
+
+/// What a decision makes of what is there: undecided attributes stay.
+#[must_use]
+pub fn decided(decision: &Decision, is: Permissions) -> Permissions {
+    Permissions {
+        uid: decision.owner.unwrap_or(is.uid),
+        gid: decision.group.unwrap_or(is.gid),
+        mode: decision.mode.unwrap_or(is.mode),
+    }
+}

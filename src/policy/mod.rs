@@ -1,1 +1,388 @@
+//! Stage 4b: facts of a device in, what the administrator's policy files set for it out.
+//!
+//! The highest priority wins for each attribute by itself; at a tie the later file and the later rule.
+//! A rule is found through one of its literal values, so that ten thousand rules cost as much as ten.
 
+mod dirs;
+mod file;
+mod index;
+mod read;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::rules::glob::Pattern;
+use crate::rules::names::Names;
+use crate::rules::problem::Problem;
+
+pub use dirs::{PolicyFile, default_dirs, policy_files};
+
+use index::Index;
+
+/// What rules can ask about a device; what is missing is empty.
+///
+/// For a name that a module declares but that is no device yet, only `devname` is known.
+#[derive(Clone, Copy)]
+pub struct Facts<'a> {
+    /// Name below /dev, without `/dev/`.
+    pub devname: Option<&'a [u8]>,
+    pub subsystem: &'a [u8],
+    pub devtype: &'a [u8],
+    pub sysname: &'a [u8],
+    pub driver: &'a [u8],
+    pub property: &'a dyn Fn(&[u8]) -> Option<&'a [u8]>,
+}
+
+impl std::fmt::Debug for Facts<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let devname = self.devname.unwrap_or_default().escape_ascii();
+        write!(f, "{} {devname}", self.subsystem.escape_ascii())
+    }
+}
+
+/// A key below `match`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Field {
+    Devname,
+    Subsystem,
+    Devtype,
+    Sysname,
+    Driver,
+    Property(Box<[u8]>),
+}
+
+impl Field {
+    fn of<'a>(&self, facts: &Facts<'a>) -> &'a [u8] {
+        match self {
+            Self::Devname => facts.devname.unwrap_or_default(),
+            Self::Subsystem => facts.subsystem,
+            Self::Devtype => facts.devtype,
+            Self::Sysname => facts.sysname,
+            Self::Driver => facts.driver,
+            Self::Property(key) => (facts.property)(key).unwrap_or_default(),
+        }
+    }
+}
+
+/// One key of `match` with its values: one of `any` (if there are), and none of `none`.
+#[derive(Clone, Debug)]
+struct Test {
+    field: Field,
+    any: Vec<Pattern>,
+    none: Vec<Pattern>,
+}
+
+impl Test {
+    fn holds(&self, facts: &Facts<'_>) -> bool {
+        let value = self.field.of(facts);
+        let matches = |pattern: &Pattern| pattern.matches(value);
+        (self.any.is_empty() || self.any.iter().any(matches)) && !self.none.iter().any(matches)
+    }
+}
+
+/// What a setting is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Attribute {
+    Owner,
+    Group,
+    Mode,
+    /// Of links, each rule adds its own.
+    Symlink,
+    /// Who gets a link that several devices claim: the device with the highest.
+    SymlinkPriority,
+}
+
+impl Attribute {
+    /// The word used in files and on D-Bus.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Group => "group",
+            Self::Mode => "mode",
+            Self::Symlink => "symlink",
+            Self::SymlinkPriority => "symlink-priority",
+        }
+    }
+}
+
+/// What an attribute is set to, names resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    Uid(u32),
+    Gid(u32),
+    /// Permission bits, at most 0o7777.
+    Mode(u32),
+    /// Name below /dev.
+    Link(Box<[u8]>),
+    LinkPriority(i32),
+}
+
+/// One thing that one rule sets, and where it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    pub attribute: Attribute,
+    pub value: Value,
+    /// The value as it stands in the file, such as the user's name.
+    pub written: Box<str>,
+    /// The rule's id.
+    pub id: Arc<str>,
+    pub file: Arc<Path>,
+    /// Of the value, from 1.
+    pub line: u32,
+    /// Of the value, in characters, from 1.
+    pub column: u32,
+    /// The rule's, 0 to 999.
+    pub priority: u16,
+}
+
+/// One rule as loaded.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub id: Arc<str>,
+    pub file: Arc<Path>,
+    /// Of the rule's id, from 1.
+    pub line: u32,
+    pub column: u32,
+    pub priority: u16,
+    tests: Vec<Test>,
+    settings: Vec<Arc<Setting>>,
+}
+
+impl Rule {
+    /// What the rule sets.
+    pub fn settings(&self) -> impl Iterator<Item = &Setting> {
+        self.settings.iter().map(|setting| &**setting)
+    }
+}
+
+/// All rules, in the order of files and rules, and the index to them.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    rules: Vec<Rule>,
+    index: Index,
+}
+
+impl Policy {
+    /// Reads the policy files of `dirs`, the most important folder first; see [`default_dirs`].
+    ///
+    /// A file or rule that is wrong is left out and described; all others are loaded.
+    #[must_use]
+    pub fn load(dirs: &[PathBuf], names: &Names) -> (Self, Vec<Problem>) {
+        let (files, mut problems) = policy_files(dirs);
+        let mut rules = Vec::new();
+        for file in files {
+            let Some(text) = dirs::read(&file.path, &mut problems) else { continue };
+            rules.extend(file::parse(&file.path, &text, names, &mut problems));
+        }
+        (Self::new(rules, &mut problems), problems)
+    }
+
+    /// The policy that a single file would be; nothing is read.
+    #[must_use]
+    pub fn parse(file: &Path, text: &str, names: &Names) -> (Self, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let rules = file::parse(file, text, names, &mut problems);
+        (Self::new(rules, &mut problems), problems)
+    }
+
+    /// Leaves out every rule whose id an earlier one has.
+    fn new(all: Vec<Rule>, problems: &mut Vec<Problem>) -> Self {
+        let mut rules: Vec<Rule> = Vec::with_capacity(all.len());
+        let mut places: HashMap<Arc<str>, (Arc<Path>, u32)> = HashMap::new();
+        for rule in all {
+            let place = (rule.file.clone(), rule.line);
+            if let Some((file, line)) = places.get(&rule.id) {
+                problems.push(file::duplicate(&rule, file, *line));
+                continue;
+            }
+            places.insert(rule.id.clone(), place);
+            rules.push(rule);
+        }
+        let index = Index::new(&rules);
+        Self { rules, index }
+    }
+
+    /// What the rules that match a device set.
+    #[must_use]
+    pub fn matching(&self, facts: &Facts<'_>) -> Overlay {
+        self.matching_counted(facts).0
+    }
+
+    /// As [`Policy::matching`], and how many rules had to be evaluated.
+    fn matching_counted(&self, facts: &Facts<'_>) -> (Overlay, usize) {
+        let candidates = self.index.candidates(facts);
+        let mut settings = Vec::new();
+        for rule in candidates.iter().filter_map(|number| self.rules.get(*number)) {
+            if rule.tests.iter().all(|test| test.holds(facts)) {
+                settings.extend(rule.settings.iter().cloned());
+            }
+        }
+        // stable: at equal priority the later rule stays the later one
+        settings.sort_by_key(|setting| (setting.attribute, setting.priority));
+        (Overlay { settings }, candidates.len())
+    }
+
+    /// All rules, in the order of files and rules.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+}
+
+/// What policy says of one device: for each attribute every setting, the one that holds last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overlay {
+    settings: Vec<Arc<Setting>>,
+}
+
+impl Overlay {
+    /// All settings, by attribute, and for each attribute the one that holds last.
+    #[must_use]
+    pub fn settings(&self) -> &[Arc<Setting>] {
+        &self.settings
+    }
+
+    /// The settings of one attribute, the one that holds last.
+    pub fn of(&self, attribute: Attribute) -> impl DoubleEndedIterator<Item = &Arc<Setting>> {
+        self.settings.iter().filter(move |setting| setting.attribute == attribute)
+    }
+
+    /// The setting that holds; of links, use [`Overlay::links`].
+    #[must_use]
+    pub fn winner(&self, attribute: Attribute) -> Option<&Arc<Setting>> {
+        self.of(attribute).next_back()
+    }
+
+    #[must_use]
+    pub fn owner(&self) -> Option<u32> {
+        self.winner(Attribute::Owner).and_then(|setting| match setting.value {
+            Value::Uid(uid) => Some(uid),
+            Value::Gid(_) | Value::Mode(_) | Value::Link(_) | Value::LinkPriority(_) => None,
+        })
+    }
+
+    #[must_use]
+    pub fn group(&self) -> Option<u32> {
+        self.winner(Attribute::Group).and_then(|setting| match setting.value {
+            Value::Gid(gid) => Some(gid),
+            Value::Uid(_) | Value::Mode(_) | Value::Link(_) | Value::LinkPriority(_) => None,
+        })
+    }
+
+    #[must_use]
+    pub fn mode(&self) -> Option<u32> {
+        self.winner(Attribute::Mode).and_then(|setting| match setting.value {
+            Value::Mode(mode) => Some(mode),
+            Value::Uid(_) | Value::Gid(_) | Value::Link(_) | Value::LinkPriority(_) => None,
+        })
+    }
+
+    /// Names below /dev that all matching rules add; one may occur twice.
+    pub fn links(&self) -> impl Iterator<Item = &[u8]> {
+        self.of(Attribute::Symlink).filter_map(|setting| match &setting.value {
+            Value::Link(name) => Some(&**name),
+            Value::Uid(_) | Value::Gid(_) | Value::Mode(_) | Value::LinkPriority(_) => None,
+        })
+    }
+
+    #[must_use]
+    pub fn link_priority(&self) -> Option<i32> {
+        self.winner(Attribute::SymlinkPriority).and_then(|setting| match setting.value {
+            Value::LinkPriority(priority) => Some(priority),
+            Value::Uid(_) | Value::Gid(_) | Value::Mode(_) | Value::Link(_) => None,
+        })
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.settings.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const DISK: Facts<'static> = Facts {
+        devname: Some(b"sda"),
+        subsystem: b"block",
+        devtype: b"disk",
+        sysname: b"sda",
+        driver: b"",
+        property: &|key| (key == b"ID_BUS").then_some(&b"usb"[..]),
+    };
+
+    fn policy(rules: &str) -> Policy {
+        let text = format!("schema = 1\n{rules}");
+        let (policy, problems) = Policy::parse(Path::new("t.toml"), &text, &Names::default());
+        assert_eq!(problems, []);
+        policy
+    }
+
+    fn rule(id: &str, test: &str, set: &str) -> String {
+        format!("[[rule]]\nid = \"{id}\"\nmatch = {{ {test} }}\nset = {{ {set} }}\n")
+    }
+
+    #[test]
+    fn the_highest_priority_wins_for_each_attribute_by_itself() {
+        let rules = rule("a", "devname = 'sd*'", "owner = '1', mode = '0600'")
+            + "priority = 900\n"
+            + &rule("b", "subsystem = 'block'", "owner = '2', group = '3'")
+            + "priority = 600\n";
+        let overlay = policy(&rules).matching(&DISK);
+        let got = (overlay.owner(), overlay.group(), overlay.mode());
+        assert_eq!(got, (Some(1), Some(3), Some(0o600)));
+        let owners: Vec<_> = overlay.of(Attribute::Owner).map(|s| (&*s.id, s.line)).collect();
+        assert_eq!(owners, [("b", 10), ("a", 5)], "all that set it, the winner last");
+    }
+
+    #[test]
+    fn at_equal_priority_the_later_rule_wins() {
+        let rules = rule("a", "devname = 'sda'", "mode = '0600'")
+            + &rule("b", "subsystem = 'b*'", "mode = '0640'")
+            + &rule("c", "property.ID_BUS = 'usb'", "symlink.add = ['x', 'y']")
+            + &rule("d", "sysname = 'sda', devtype = 'partition'", "mode = '0777'");
+        let overlay = policy(&rules).matching(&DISK);
+        assert_eq!(overlay.mode(), Some(0o640));
+        assert_eq!(overlay.links().collect::<Vec<_>>(), [b"x", b"y"]);
+        assert_eq!(overlay.link_priority(), None);
+    }
+
+    #[test]
+    fn missing_values_compare_as_empty() {
+        let rules = rule("a", "property = { ID_SEAT = '', ID_BUS = '!ata' }", "mode = '0600'")
+            + &rule("b", "property.ID_SEAT = '?*'", "mode = '0640'");
+        assert_eq!(policy(&rules).matching(&DISK).mode(), Some(0o600));
+    }
+
+    #[test]
+    fn a_broken_file_takes_no_other_with_it() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = default_dirs(root.path());
+        fs::create_dir_all(&dirs[0]).unwrap();
+        let good =
+            |id: &str| "schema = 1\n".to_owned() + &rule(id, "devname = 'sda'", "mode = '0600'");
+        fs::write(dirs[0].join("10.toml"), good("a")).unwrap();
+        fs::write(dirs[0].join("20.toml"), "schema = 1\n[[rule]\n").unwrap();
+        fs::write(dirs[0].join("30.toml"), b"\xff").unwrap();
+        fs::write(dirs[0].join("40.toml"), good("b")).unwrap();
+        fs::write(dirs[0].join("50.toml"), good("a")).unwrap();
+        let (policy, problems) = Policy::load(&dirs, &Names::default());
+        let ids: Vec<_> = policy.rules().iter().map(|rule| &*rule.id).collect();
+        assert_eq!(ids, ["a", "b"]);
+        let names: Vec<_> = problems.iter().filter_map(|p| p.file.file_name()?.to_str()).collect();
+        assert_eq!(names, ["20.toml", "30.toml", "50.toml"]);
+        assert!(
+            problems.iter().any(|p| p.what.contains("taken by") && p.what.ends_with("10.toml:3"))
+        );
+    }
+}

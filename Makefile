@@ -1,0 +1,65 @@
+# mapdev: `make run` shows it at work, `make check` is everything that CI runs.
+
+prefix  ?= /usr
+DESTDIR ?=
+SECONDS ?= 60
+CARGO   ?= cargo
+GEN     := target/generated
+
+.PHONY: help run check bench fuzz deb man generated install advisories clean
+
+help:
+	@sed -n 's/^#: //p' Makefile
+
+#: make run         start mapdevd in shadow mode, with a bus of its own, and watch it decide
+run:
+	@scripts/run.sh
+
+#: make check       all that CI runs: format, lints, docs, tests, licences, package, virtual machine
+check:
+	@scripts/check.sh
+
+#: make bench       criterion benches, then side by side with systemd-udevd
+bench:
+	$(CARGO) bench --locked
+	@if [ -x benches/side-by-side.sh ]; then benches/side-by-side.sh; fi
+
+#: make fuzz        each fuzz target for SECONDS seconds (needs a nightly toolchain)
+fuzz:
+	@scripts/fuzz.sh $(SECONDS)
+
+#: make deb         the Debian package, in target/debian
+deb: generated
+	@scripts/deb.sh
+
+#: make man         man pages and shell completions, in target/generated
+man: generated
+
+generated:
+	@scripts/generate.sh $(GEN)
+
+#: make install     into DESTDIR (prefix=/usr); units are neither enabled nor started
+install: generated
+	install -D -m 0755 -t $(DESTDIR)$(prefix)/sbin target/release/mapdevd
+	install -D -m 0755 -t $(DESTDIR)$(prefix)/bin target/release/mapdevctl
+	install -D -m 0644 -t $(DESTDIR)$(prefix)/lib/systemd/system units/mapdevd.service units/mapdevd-kernel.socket
+	install -D -m 0644 -t $(DESTDIR)$(prefix)/share/dbus-1/system.d dbus/org.mapdev1.conf
+	install -D -m 0644 -t $(DESTDIR)$(prefix)/share/dbus-1/system-services dbus/org.mapdev1.service
+	install -D -m 0644 -t $(DESTDIR)$(prefix)/share/polkit-1/actions dbus/org.mapdev1.policy
+	install -D -m 0644 -t $(DESTDIR)$(prefix)/share/man/man1 $(GEN)/man/*.1
+	install -D -m 0644 -t $(DESTDIR)$(prefix)/share/man/man5 packaging/man/*.5
+	install -D -m 0644 -t $(DESTDIR)$(prefix)/share/man/man8 packaging/man/*.8
+	install -D -m 0644 $(GEN)/mapdevctl.bash $(DESTDIR)$(prefix)/share/bash-completion/completions/mapdevctl
+	install -D -m 0644 $(GEN)/mapdevctl.zsh $(DESTDIR)$(prefix)/share/zsh/vendor-completions/_mapdevctl
+	install -D -m 0644 $(GEN)/mapdevctl.fish $(DESTDIR)$(prefix)/share/fish/vendor_completions.d/mapdevctl.fish
+	install -D -m 0644 -t $(DESTDIR)/etc/mapdev packaging/mapdev.toml
+	install -d -m 0755 $(DESTDIR)$(prefix)/lib/mapdev/policy.d
+
+#: make advisories  known vulnerabilities of the crates in use (fetches RustSec's database)
+advisories:
+	@scripts/tools.sh cargo-deny
+	target/tools/bin/cargo-deny --locked check advisories
+
+#: make clean       remove what was built (the virtual machine's base is in target/vm)
+clean:
+	$(CARGO) clean

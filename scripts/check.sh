@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# `make check`: one step after the other, also when one failed; then a table, and a line for tools.
+# Names as arguments run only those steps. Logs: target/check/STEP.log
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(gcc libc6-dev git dbus-daemon dbus-bin systemd udev kmod polkitd pkexec acl procps iproute2
+    util-linux shellcheck lintian dpkg-dev mandoc mmdebstrap libarchive-tools cpio qemu-system-x86)
+export RUSTFLAGS='' RUSTDOCFLAGS='-D warnings' CARGO_TERM_COLOR=never
+logs=target/check
+started=$SECONDS
+rows=() passed=0 failed=0
+
+packages() { scripts/need.sh "${packages[@]}"; }
+tools() { scripts/tools.sh cargo-deny cargo-deb; }
+format() { cargo fmt --check; }
+clippy() { cargo clippy --locked --all-targets -- -D warnings; }
+docs() { cargo doc --locked --no-deps --document-private-items; }
+tests() { cargo test --locked --no-fail-fast; }
+deny() { target/tools/bin/cargo-deny --offline --locked check bans licenses sources; }
+shell() { shellcheck .ci/run scripts/*.sh tests/vm/*.sh packaging/debian/p*; }
+man() { mandoc -T lint -W warning packaging/man/*; }
+polkit() { scripts/polkit.sh; }
+units() { scripts/units.sh; }
+package() {
+    make --no-print-directory deb
+    lintian --fail-on error --suppress-tags-from-file packaging/debian/lintian-suppressed target/debian/mapdev_*.deb
+}
+vm() { tests/vm/run.sh target/debian/mapdev_*.deb; }
+
+# while a step runs on a terminal: its time and the last line of its log
+watch_step() {
+    while sleep 1; do
+        printf '\r\033[K%-9s %4d s  %.*s' "$1" $((SECONDS - $2)) $((${COLUMNS:-80} - 22)) "$(tail -n 1 "$3" | tr -d '\r\t')"
+    done
+}
+
+step() {
+    local name=$1 log=$logs/$1.log begun=$SECONDS watcher='' result=ok counts ok bad
+    if [ -t 1 ]; then
+        watch_step "$name" $begun "$log" &
+        watcher=$!
+    else
+        printf '%-9s ' "$name"
+    fi
+    # in a shell of its own, since `set -e` is off for functions after `if`
+    (set -euo pipefail; "$name") >"$log" 2>&1 </dev/null &
+    wait $! || result=FAILED
+    [ -z "$watcher" ] || { kill "$watcher"; wait "$watcher" 2>/dev/null || true; printf '\r\033[K%-9s ' "$name"; }
+
+    # a step that holds tests counts as these, any other as one
+    counts=$(awk '/^test result:/ { p += $4; f += $6 } /^ok [0-9]/ { p++ } /^not ok [0-9]/ { f++ } END { print p + 0, f + 0 }' "$log")
+    read -r ok bad <<<"$counts"
+    if [ "$result" = ok ] && [ $((ok + bad)) -eq 0 ]; then ok=1; fi
+    if [ "$result" = FAILED ] && [ "$bad" -eq 0 ]; then bad=1; fi
+    passed=$((passed + ok)) failed=$((failed + bad))
+    rows+=("$(printf '%-9s %4d s  %-6s %5d passed %3d failed' "$name" $((SECONDS - begun)) $result "$ok" "$bad")")
+    printf '%4d s  %s\n' $((SECONDS - begun)) $result
+    if [ $result = FAILED ]; then
+        echo "---- the end of $log"
+        tail -n 60 "$log" | sed 's/^/  /'
+        echo "----"
+    fi
+}
+
+mkdir -p $logs
+steps=("$@")
+[ $# -gt 0 ] || steps=(packages tools format clippy docs tests deny shell man polkit units package vm)
+for name in "${steps[@]}"; do
+    step "$name"
+done
+
+echo
+printf '%s\n' "${rows[@]}"
+printf 'in all    %4d s\n\n' $((SECONDS - started))
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]

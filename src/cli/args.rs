@@ -1,0 +1,102 @@
+//! The command line of `mapdevctl`.
+
+use clap::{Parser, Subcommand};
+
+use super::output::Color;
+use super::{
+    chmod, chown, completions, explain, info, list, log_level, man, reload, reset, settle,
+};
+
+const AFTER_HELP: &str = "\
+A DEVICE is a node (/dev/sda, or sda for short), a link to one, a path below /sys, or a device \
+number with its kind (b8:0, c10:200).
+
+On a terminal, output is a table with a heading. In a pipe there is no heading, and columns are \
+separated by one tab. Control characters in the names of devices are shown as \\xHH. With --json, \
+each command prints one JSON document, and monitor one a line.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such device, 4 refused (permission, lockout \
+guard, shadow mode).
+
+Environment: MAPDEV_BUS_ADDRESS is used when --bus is not given; NO_COLOR turns colour off.";
+
+/// Ask and steer mapdevd, the device manager
+#[derive(Debug, Parser)]
+#[command(name = "mapdevctl", version, after_long_help = AFTER_HELP, max_term_width = 100)]
+#[command(after_help = "mapdevctl --help (not -h) explains devices, output and exit codes.")]
+#[command(disable_help_subcommand = true)]
+pub struct Cli {
+    /// The bus that mapdevd is on: `system`, or a D-Bus address [default: system]
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub bus: Option<String>,
+
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// When to use colour
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: Color,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show how the daemon is doing
+    Status,
+    /// List devices
+    List(list::Args),
+    /// Show everything about one device
+    Info(info::Args),
+    /// Show each event as it is processed, until Ctrl-C
+    ///
+    /// The time is in seconds since the machine started, as in the kernel's log. Storms of events
+    /// and, in shadow mode, differences from the other device manager are shown too. Ends with
+    /// exit code 1 when the daemon leaves the bus.
+    Monitor,
+    /// Wait until all events are processed, or until one device is ready
+    Settle(settle::Args),
+    /// Change the owner, the group or both of a device
+    ///
+    /// The change lasts until the device is removed, or with --persist for good.
+    Chown(chown::Args),
+    /// Change the mode of a device
+    ///
+    /// The change lasts until the device is removed, or with --persist for good.
+    Chmod(chmod::Args),
+    /// Give a device back the owner, group and mode that rules and policy say
+    Reset(reset::Args),
+    /// Tell who gave a device its owner, group, mode and links, and in what order
+    Explain(explain::Args),
+    /// Make the daemon read its rules, policy and configuration anew
+    Reload(reload::Args),
+    /// Show or set how much the daemon logs
+    LogLevel(log_level::Args),
+    /// Print a completion script for a shell
+    #[command(hide = true)]
+    Completions(completions::Args),
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man(man::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cli, Command};
+    use clap::{CommandFactory as _, Parser as _};
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn json_is_an_option_of_every_command_before_and_after_it() {
+        for line in [["mapdevctl", "--json", "status"], ["mapdevctl", "status", "--json"]] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert!(cli.json && matches!(cli.command, Command::Status));
+        }
+    }
+}

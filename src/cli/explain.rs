@@ -1,0 +1,171 @@
+//! `mapdevctl explain DEVICE`: who gave it its owner, group, mode and links, in order.
+
+use serde_json::json;
+
+use super::escape;
+use super::failure::{Exit, Failure};
+use super::output::{Output, Tone};
+use super::proxy::Step;
+use super::session::Session;
+
+const ACTION: Option<&str> = Some("org.mapdev1.explain");
+
+/// What is told when nobody names an attribute.
+const USUAL: [&str; 4] = ["owner", "group", "mode", "links"];
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    device: String,
+
+    /// Only these: owner, group, mode, links, tags, seat, ...
+    #[arg(value_name = "ATTRIBUTE")]
+    attributes: Vec<String>,
+}
+
+/// The steps of one attribute, oldest first.
+struct Story {
+    attribute: String,
+    steps: Vec<Step>,
+}
+
+pub async fn run(session: &Session, args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
+    let path = session.resolve(&args.device).await?;
+    let device = session.device(&path).await?;
+    let attributes: Vec<&str> = match args.attributes.as_slice() {
+        [] => USUAL.to_vec(),
+        named => named.iter().map(String::as_str).collect(),
+    };
+    let mut stories = Vec::new();
+    for attribute in attributes {
+        let steps = device.explain(attribute).await;
+        let steps = steps.map_err(|error| Failure::of_call(error, ACTION))?;
+        stories.push(Story { attribute: attribute.to_owned(), steps });
+    }
+    if output.is_json() {
+        let stories: Vec<_> = stories.iter().map(as_json).collect();
+        return Ok(output.json(&json!({ "path": path.as_str(), "attributes": stories }))?);
+    }
+    let nothing = stories.iter().all(|story| story.steps.is_empty());
+    if nothing && !args.attributes.is_empty() {
+        return Err(Failure::new(Exit::Failed, "nobody has set this; the kernel's value stands"));
+    }
+    for story in &stories {
+        tell(story, output)?;
+    }
+    Ok(())
+}
+
+fn tell(story: &Story, output: &mut Output<'_>) -> Result<(), Failure> {
+    let attribute = escape::text(&story.attribute);
+    if output.is_terminal() {
+        output.line(&output.paint(Tone::Heading, &attribute))?;
+        if story.steps.is_empty() {
+            output.line("  as the kernel made it; no rule and nobody else has set it")?;
+        }
+    }
+    let standing = standing(&story.steps);
+    for (index, step) in story.steps.iter().enumerate() {
+        let stands = index >= standing;
+        let (source, place, operation) =
+            (escape::text(&step.0), place(step), escape::text(&step.4));
+        let (old, new) = (value(&step.5), value(&step.6));
+        let line = if output.is_terminal() {
+            let by = if place.is_empty() { source } else { format!("{source} {place}") };
+            let mark = if stands { " <- stands" } else { "" };
+            let tone = if stands { Tone::Good } else { Tone::Faint };
+            let line = format!("  {}. {by}: {operation} {old} -> {new}{mark}", index + 1);
+            output.paint(tone, &line)
+        } else {
+            let stands = if stands { "stands" } else { "-" };
+            [&attribute, &(index + 1).to_string(), &source, &place, &operation, &old, &new, stands]
+                .map(|cell| cell as &str)
+                .join("\t")
+        };
+        output.line(&line)?;
+    }
+    Ok(())
+}
+
+/// The first step that still counts: the last one that set the value as a whole. What was added
+/// or taken away after it counts as well; for an owner or a mode that is never anything.
+fn standing(steps: &[Step]) -> usize {
+    let whole = |step: &Step| {
+        let operation = step.4.as_str();
+        !(operation.starts_with(['+', '-']) || matches!(operation, "add" | "remove"))
+    };
+    steps.iter().rposition(whole).unwrap_or(0)
+}
+
+fn place((_, file, line, column, ..): &Step) -> String {
+    let file = escape::text(file);
+    match (file.is_empty(), line, column) {
+        (true, ..) => String::new(),
+        (false, 0, _) => file,
+        (false, line, 0) => format!("{file}:{line}"),
+        (false, line, column) => format!("{file}:{line}:{column}"),
+    }
+}
+
+fn value(text: &str) -> String {
+    if text.is_empty() { "(nothing)".to_owned() } else { escape::text(text) }
+}
+
+fn as_json(story: &Story) -> serde_json::Value {
+    let standing = standing(&story.steps);
+    let steps = story.steps.iter().enumerate().map(|(index, step)| {
+        let (source, file, line, column, operation, old, new) = step;
+        json!({
+            "source": source, "file": file, "line": line, "column": column,
+            "operation": operation, "old": old, "new": new, "stands": index >= standing,
+        })
+    });
+    json!({ "attribute": story.attribute, "steps": steps.collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Output, Step, Story, standing, tell};
+
+    fn step(file: &str, line: u32, operation: &str, old: &str, new: &str) -> Step {
+        let source = if file.is_empty() { "kernel" } else { "rule" };
+        (source.into(), file.into(), line, 0, operation.into(), old.into(), new.into())
+    }
+
+    #[test]
+    fn the_last_to_set_an_owner_stands() {
+        let story = Story {
+            attribute: "owner".into(),
+            steps: vec![
+                step("", 0, "=", "", "root"),
+                step("/etc/udev/rules.d/9.rules", 3, "=", "root", "al"),
+            ],
+        };
+        let mut written = Vec::new();
+        tell(&story, &mut Output::to(&mut written, false, true)).unwrap();
+        let expected = "owner\n  1. kernel: = (nothing) -> root\n  \
+                        2. rule /etc/udev/rules.d/9.rules:3: = root -> al <- stands\n";
+        assert_eq!(String::from_utf8(written).unwrap(), expected);
+    }
+
+    #[test]
+    fn links_that_were_added_after_the_last_assignment_all_stand() {
+        let steps = [
+            step("a", 1, "+=", "", "x"),
+            step("a", 2, "=", "x", "y"),
+            step("a", 3, "+=", "y", "y z"),
+            step("a", 4, "-=", "y z", "z"),
+        ];
+        assert_eq!(standing(&steps), 1);
+        assert_eq!(standing(steps.get(2..).unwrap()), 0);
+        assert_eq!(standing(&[]), 0);
+    }
+
+    #[test]
+    fn a_pipe_gets_one_line_a_step_with_eight_columns() {
+        let story = Story { attribute: "mode".into(), steps: vec![step("f", 7, "=", "", "0660")] };
+        let mut written = Vec::new();
+        tell(&story, &mut Output::to(&mut written, false, false)).unwrap();
+        let line = String::from_utf8(written).unwrap();
+        assert_eq!(line, "mode\t1\trule\tf:7\t=\t(nothing)\t0660\tstands\n");
+    }
+}

@@ -1,0 +1,171 @@
+//! Stage 4b: which policy files there are: all folders together in the order of the names, higher folders first.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use crate::rules::problem::{Problem, Severity, Source};
+
+/// A policy is written by hand; a larger file is a mistake.
+const FILE_LIMIT: u64 = 4 << 20;
+
+/// The folders, the most important first; a name in an earlier one replaces the same in a later.
+const DIRS: [&str; 4] = [
+    "etc/mapdev/policy.d",
+    "run/mapdev/policy.d",
+    "usr/local/lib/mapdev/policy.d",
+    "usr/lib/mapdev/policy.d",
+];
+
+/// A policy file to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyFile {
+    pub name: OsString,
+    pub path: PathBuf,
+}
+
+/// The folders of policy files below `root`, the most important first.
+#[must_use]
+pub fn default_dirs(root: &Path) -> Vec<PathBuf> {
+    DIRS.iter().map(|folder| root.join(folder)).collect()
+}
+
+/// All `*.toml` of `dirs` that hold, sorted by name; folders that are missing are as empty ones.
+#[must_use]
+pub fn policy_files(dirs: &[PathBuf]) -> (Vec<PolicyFile>, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let mut found: BTreeMap<OsString, PathBuf> = BTreeMap::new();
+    for dir in dirs {
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => {
+                problems.push(unreadable(dir, &error));
+                continue;
+            }
+        };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                found.entry(entry.file_name()).or_insert(path);
+            }
+        }
+    }
+    let mut files = Vec::new();
+    for (name, path) in found {
+        match fs::metadata(&path) {
+            Ok(meta) if masked(&meta) => {}
+            Ok(meta) if meta.is_file() => files.push(PolicyFile { name, path }),
+            Ok(_) => {
+                let what = "a regular file wanted; an empty file or a link to /dev/null masks";
+                problems.push(Problem::whole(&path, Severity::Error, what));
+            }
+            Err(error) => problems.push(unreadable(&path, &error)),
+        }
+    }
+    (files, problems)
+}
+
+/// An empty file, or a link to /dev/null (the only character device anyone puts there).
+fn masked(meta: &Metadata) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    (meta.is_file() && meta.len() == 0) || meta.file_type().is_char_device()
+}
+
+/// The text of a policy file; a problem instead if it cannot be had.
+pub(super) fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<String> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(FILE_LIMIT + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        problems.push(unreadable(path, &error));
+        return None;
+    }
+    if bytes.len() as u64 > FILE_LIMIT {
+        let what = format!("file is larger than {} MiB", FILE_LIMIT >> 20);
+        problems.push(Problem::whole(path, Severity::Error, what));
+        return None;
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Some(text),
+        Err(error) => {
+            let place = error.utf8_error().valid_up_to();
+            let what = "UTF-8 wanted, as TOML prescribes";
+            let source = Source::new(path, error.as_bytes());
+            problems.push(source.problem(place..place + 1, Severity::Error, what));
+            None
+        }
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
+    Problem::whole(path, Severity::Error, format!("cannot be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree() -> (tempfile::TempDir, Vec<PathBuf>) {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = default_dirs(root.path());
+        for dir in &dirs {
+            fs::create_dir_all(dir).unwrap();
+        }
+        (root, dirs)
+    }
+
+    fn names(dirs: &[PathBuf]) -> Vec<String> {
+        let (files, problems) = policy_files(dirs);
+        assert_eq!(problems, []);
+        let root = dirs[0].ancestors().nth(3).unwrap();
+        files.iter().map(|f| f.path.strip_prefix(root).unwrap().display().to_string()).collect()
+    }
+
+    #[test]
+    fn files_are_sorted_by_name_whatever_their_folder() {
+        let (_root, dirs) = tree();
+        fs::write(dirs[0].join("50-b.toml"), "#").unwrap();
+        fs::write(dirs[3].join("60-c.toml"), "#").unwrap();
+        fs::write(dirs[2].join("10-a.toml"), "#").unwrap();
+        fs::write(dirs[1].join("note.txt"), "#").unwrap();
+        let wanted = [
+            "usr/local/lib/mapdev/policy.d/10-a.toml",
+            "etc/mapdev/policy.d/50-b.toml",
+            "usr/lib/mapdev/policy.d/60-c.toml",
+        ];
+        assert_eq!(names(&dirs), wanted);
+    }
+
+    #[test]
+    fn a_higher_folder_replaces_and_masks() {
+        let (_root, dirs) = tree();
+        for name in ["a.toml", "b.toml", "c.toml"] {
+            fs::write(dirs[3].join(name), "#").unwrap();
+        }
+        fs::write(dirs[1].join("a.toml"), "#").unwrap();
+        fs::write(dirs[0].join("b.toml"), "").unwrap();
+        std::os::unix::fs::symlink("/dev/null", dirs[2].join("c.toml")).unwrap();
+        assert_eq!(names(&dirs), ["run/mapdev/policy.d/a.toml"]);
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_is_a_problem_with_its_place() {
+        let (_root, dirs) = tree();
+        let path = dirs[0].join("x.toml");
+        fs::write(&path, b"schema = 1\n# \xff\n").unwrap();
+        let mut problems = Vec::new();
+        assert_eq!(read(&path, &mut problems), None);
+        assert_eq!((problems[0].line, problems[0].column), (2, 3));
+    }
+
+    #[test]
+    fn a_folder_or_a_dangling_link_is_a_problem() {
+        let (_root, dirs) = tree();
+        fs::create_dir(dirs[0].join("a.toml")).unwrap();
+        std::os::unix::fs::symlink("nowhere", dirs[0].join("b.toml")).unwrap();
+        let (files, problems) = policy_files(&dirs);
+        assert_eq!((files.len(), problems.len()), (0, 2));
+    }
+}
