@@ -70,6 +70,9 @@ pub struct Terms {
     pub persist: bool,
     /// Checked and refused as ever, but nothing changes.
     pub dry_run: bool,
+    /// The [`Known::instance`] that the caller was allowed to change. If another device has the id
+    /// by now, nothing changes and the answer is [`ChangeError::NoSuchDevice`].
+    pub instance: Option<u64>,
 }
 
 /// Why a run-time change was refused.
