@@ -75,10 +75,11 @@ impl Exit {
 }
 
 fn run(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failure> {
-    match &cli.command {
-        Command::Completions(args) => return completions::run(args, output),
-        Command::Man(args) => return man::run(args),
-        _ => {}
+    if let Command::Completions(args) = &cli.command {
+        return completions::run(args, output);
+    }
+    if let Command::Man(args) = &cli.command {
+        return man::run(args);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;

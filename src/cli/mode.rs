@@ -90,7 +90,7 @@ fn special(who: u32, letter: char) -> u32 {
 }
 
 fn bits(letters: &str, who: u32, mode: u32) -> Option<u32> {
-    let copied = |shift: u32| ((mode >> shift) & 7) * 0o111 & who;
+    let copied = |shift: u32| (((mode >> shift) & 7) * 0o111) & who;
     match letters {
         "u" => return Some(copied(6)),
         "g" => return Some(copied(3)),

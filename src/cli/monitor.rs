@@ -30,27 +30,30 @@ pub async fn run(
     let mut owners =
         bus.receive_name_owner_changed_with_args(&[(0, "org.mapdev1")]).await.map_err(told)?;
     let mut names = Names::load(lookups).await;
-    manager.subscribe().await.map_err(told)?;
+    // a full queue of signals stops the reader before the reply, so both are read side by side
+    let mut subscribe = std::pin::pin!(manager.subscribe());
+    let mut subscribed = false;
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
             biased;
-            _ = &mut interrupt => break,
+            // the bus tells the daemon that its subscriber has left
+            _ = &mut interrupt => return Ok(()),
+            done = &mut subscribe, if !subscribed => {
+                done.map_err(told)?;
+                subscribed = true;
+            }
             signal = signals.next() => match signal {
                 Some(message) => show(&message, &mut names, lookups, output).await?,
                 None => return Err(gone()),
             },
             change = owners.next() => {
                 if change.is_none_or(|change| has_left(&change)) {
-                    output.flush()?;
                     return Err(gone());
                 }
             }
         }
     }
-    // the bus tells the daemon anyway when we leave
-    let _ = manager.unsubscribe().await;
-    Ok(())
 }
 
 fn gone() -> Failure {

@@ -62,7 +62,6 @@ impl Session {
         }
     }
 
-    #[must_use]
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
@@ -160,9 +159,10 @@ fn cannot_connect(bus: &Bus, error: &zbus::Error) -> Failure {
         Bus::System => "is it running? try: systemctl start dbus, or name another with --bus",
         Bus::Address(_) => "is it running, and is the address of --bus right?",
     };
-    let why = match error {
-        zbus::Error::InputOutput(error) | zbus::Error::Connection(error, _) => error.to_string(),
-        other => escape::text(&other.to_string()),
+    let why = if let zbus::Error::InputOutput(error) | zbus::Error::Connection(error, _) = error {
+        error.to_string()
+    } else {
+        escape::text(&error.to_string())
     };
     Failure::failed(format!("cannot connect to {name} ({why}); {advice}"))
 }

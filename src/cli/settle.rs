@@ -45,10 +45,12 @@ pub async fn run(session: &Session, args: &Args, output: &mut Output<'_>) -> Res
     };
     let path = manager.wait_initialized(device, usec).await.map_err(|error| {
         let what = format!("{} is not ready after {shown} s", escape::text(device));
-        match error {
-            zbus::Error::FDO(error) if is_timeout(&error) => Failure::failed(what),
-            other => Failure::of_call(other, None),
+        if let zbus::Error::FDO(fdo) = &error
+            && is_timeout(fdo)
+        {
+            return Failure::failed(what);
         }
+        Failure::of_call(error, None)
     })?;
     if output.is_json() {
         output.json(&json!({ "settled": true, "path": path.as_str() }))?;
