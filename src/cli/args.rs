@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use super::output::Color;
 use super::{
-    chmod, chown, completions, explain, info, list, log_level, man, reload, reset, settle,
+    chmod, chown, completions, explain, info, list, log_level, man, map, reload, reset, settle,
 };
 
 const AFTER_HELP: &str = "\
@@ -58,6 +58,8 @@ pub enum Command {
     Monitor,
     /// Wait until all events are processed, or until one device is ready
     Settle(settle::Args),
+    /// Read the shared map of /dev
+    Map(map::Args),
     /// Change the owner, the group or both of a device
     ///
     /// The change lasts until the device is removed, or with --persist for good.

@@ -4,10 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
+use mapdev::map::layout::E_LIVE;
+use mapdev::map::{Kind, MapWriter, Node};
 use tokio::sync::oneshot;
 use zbus::message::{Flags, Header};
 use zbus::object_server::SignalEmitter;
-use zbus::{ObjectPath, OwnedObjectPath, OwnedVariant, fdo, interface};
+use zbus::{ObjectPath, OwnedFd, OwnedObjectPath, OwnedVariant, fdo, interface};
 
 pub const DEVICE: &str = "/org/mapdev1/device/c188_0";
 const NODE: &str = "/dev/ttyUSB0";
@@ -34,7 +36,7 @@ impl Fake {
             runtime.unwrap().block_on(async {
                 let connection = zbus::connection::Builder::address(address.as_str())
                     .serve_at("/org/mapdev1", fdo::ObjectManager)
-                    .serve_at("/org/mapdev1", Manager)
+                    .serve_at("/org/mapdev1", Manager(sample_map()))
                     .serve_at(DEVICE, Device(seen))
                     .name("org.mapdev1")
                     .build()
@@ -76,13 +78,24 @@ fn path() -> OwnedObjectPath {
     ObjectPath::try_from(DEVICE).unwrap().into()
 }
 
-struct Manager;
+struct Manager(MapWriter);
+
+fn sample_map() -> MapWriter {
+    let mut map = MapWriter::create(64).unwrap();
+    let node = |kind| Node { kind, mode: 0o660, uid: 0, gid: 20, flags: E_LIVE };
+    let tty = node(Kind::Char { major: 188, minor: 0 });
+    map.upsert(b"ttyUSB0", &tty).unwrap();
+    let link = node(Kind::Link { target: Box::from(*b"../ttyUSB0") });
+    map.upsert(b"serial/\x1b[2J", &link).unwrap();
+    map
+}
 
 #[interface(name = "org.mapdev1.Manager")]
 impl Manager {
     fn resolve_device(&self, name: &str) -> Result<OwnedObjectPath, Error> {
         match name {
-            "ttyUSB0" | NODE | "c188:0" => Ok(path()),
+            // the null device stands for the target of a link
+            "ttyUSB0" | NODE | "c188:0" | "/dev/null" => Ok(path()),
             _ => Err(Error::NoSuchDevice(format!("there is no device '{name}'."))),
         }
     }
@@ -95,6 +108,10 @@ impl Manager {
 
     fn settle(&self, timeout_usec: u64) -> bool {
         timeout_usec == 1_500_000
+    }
+
+    fn get_map(&self) -> (OwnedFd, u64) {
+        (self.0.read_only_fd().unwrap().into(), self.0.generation())
     }
 
     fn reload(&self, _options: Options) -> fdo::Result<u64> {
@@ -114,8 +131,6 @@ impl Manager {
         Self::event_processed(&emitter, 201, path(), "remove", 90).await?;
         Ok(())
     }
-
-    fn unsubscribe(&self) {}
 
     #[zbus(signal)]
     async fn event_processed(
@@ -235,6 +250,11 @@ impl Device {
     #[zbus(property)]
     fn owner_name(&self) -> String {
         "root".to_owned()
+    }
+
+    #[zbus(property)]
+    fn group(&self) -> u32 {
+        20
     }
 
     #[zbus(property)]
