@@ -4,15 +4,15 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 
 /// A `dbus-daemon` that ends with the test.
-pub struct Bus {
+pub(crate) struct Bus {
     process: Child,
-    pub address: String,
+    pub(crate) address: String,
     _dir: tempfile::TempDir,
 }
 
 impl Bus {
     /// Returns when the bus has said its address, and so listens.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("bus.conf");
         let listen = dir.path().join("socket");
@@ -45,13 +45,13 @@ impl Bus {
     }
 
     /// `mapdevctl` on this bus.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = mapdevctl(arguments);
         command.env("MAPDEV_BUS_ADDRESS", &self.address);
         command
     }
 
-    pub fn run(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         Ran::of(self.command(arguments).output().unwrap())
     }
 }
@@ -64,7 +64,7 @@ impl Drop for Bus {
 }
 
 /// The real binary, without the environment of whoever runs the test.
-pub fn mapdevctl(arguments: &[&str]) -> Command {
+pub(crate) fn mapdevctl(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mapdevctl"));
     command.args(arguments).stdin(Stdio::null());
     command.env_remove("MAPDEV_BUS_ADDRESS").env_remove("NO_COLOR");
@@ -73,26 +73,26 @@ pub fn mapdevctl(arguments: &[&str]) -> Command {
 
 /// What a command that has ended left behind.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Ran {
-    pub fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 
     /// The only line of standard error.
-    pub fn error(&self) -> &str {
+    pub(crate) fn error(&self) -> &str {
         let line = self.err.strip_suffix('\n').unwrap_or(&self.err);
         assert!(line.starts_with("mapdevctl: ") && !line.contains('\n'), "{self:?}");
         line
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         assert_eq!(self.code, Some(0), "{self:?}");
         serde_json::from_str(&self.out).unwrap()
     }

@@ -11,14 +11,14 @@ use zbus::message::{Flags, Header};
 use zbus::object_server::SignalEmitter;
 use zbus::{ObjectPath, OwnedFd, OwnedObjectPath, OwnedVariant, fdo, interface};
 
-pub const DEVICE: &str = "/org/mapdev1/device/c188_0";
+pub(crate) const DEVICE: &str = "/org/mapdev1/device/c188_0";
 const NODE: &str = "/dev/ttyUSB0";
 
 type Options = HashMap<String, OwnedVariant>;
 type Calls = Arc<Mutex<Vec<String>>>;
 
 /// Runs in a thread of its own until it is dropped.
-pub struct Fake {
+pub(crate) struct Fake {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     calls: Calls,
@@ -26,7 +26,7 @@ pub struct Fake {
 
 impl Fake {
     /// Returns when the name is the daemon's.
-    pub fn start(address: &str) -> Self {
+    pub(crate) fn start(address: &str) -> Self {
         let calls = Calls::default();
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = mpsc::sync_channel(1);
@@ -36,7 +36,7 @@ impl Fake {
             runtime.unwrap().block_on(async {
                 let connection = zbus::connection::Builder::address(address.as_str())
                     .serve_at("/org/mapdev1", fdo::ObjectManager)
-                    .serve_at("/org/mapdev1", Manager(sample_map()))
+                    .serve_at("/org/mapdev1", Manager(Mutex::new(sample_map())))
                     .serve_at(DEVICE, Device(seen))
                     .name("org.mapdev1")
                     .build()
@@ -52,7 +52,7 @@ impl Fake {
     }
 
     /// What the device was asked since the last time.
-    pub fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         std::mem::take(&mut self.calls.lock().unwrap())
     }
 }
@@ -78,7 +78,7 @@ fn path() -> OwnedObjectPath {
     ObjectPath::try_from(DEVICE).unwrap().into()
 }
 
-struct Manager(MapWriter);
+struct Manager(Mutex<MapWriter>);
 
 fn sample_map() -> MapWriter {
     let mut map = MapWriter::create(64).unwrap();
@@ -111,7 +111,8 @@ impl Manager {
     }
 
     fn get_map(&self) -> (OwnedFd, u64) {
-        (self.0.read_only_fd().unwrap().into(), self.0.generation())
+        let map = self.0.lock().unwrap();
+        (map.read_only_fd().unwrap().into(), map.generation())
     }
 
     fn reload(&self, _options: Options) -> fdo::Result<u64> {

@@ -292,7 +292,8 @@ fn monitor_loses_no_signal_after_subscribing_and_ends_with_the_daemon() {
 #[test]
 fn monitor_in_a_pipe_has_five_columns_and_no_escape_sequence() {
     let (bus, fake) = with_daemon();
-    let mut child = bus.command(&["monitor"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        bus.command(&["monitor"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let lines: Vec<String> = lines.take(202).map(Result::unwrap).collect();
     let last = lines.last().unwrap();
