@@ -11,7 +11,7 @@ use super::escape;
 use super::failure::Failure;
 use super::mode;
 use super::output::Output;
-use super::session::{ROOT, Session};
+use super::session::{INSPECT, ROOT, Session};
 use super::table::Table;
 use super::values::{Properties, utf8};
 use crate::map::layout::{
@@ -67,7 +67,7 @@ pub async fn run(session: &Session, args: &Args, output: &mut Output<'_>) -> Res
 
 async fn open(session: &Session) -> Result<MapReader, Failure> {
     let answer = session.manager().await?.get_map().await;
-    let (fd, _generation) = answer.map_err(|error| Failure::of_call(error, None))?;
+    let (fd, _generation) = answer.map_err(|error| Failure::of_call(error, INSPECT))?;
     MapReader::open(fd.into()).map_err(|error| {
         let why = escape::text(&error.to_string());
         Failure::failed(format!(

@@ -13,7 +13,7 @@ use zbus::{ObjectPath, OwnedObjectPath, fdo};
 use super::escape;
 use super::failure::Failure;
 use super::output::{Output, Tone};
-use super::session::{ROOT, Session};
+use super::session::{INSPECT, ROOT, Session};
 use super::values::Properties;
 
 /// Shows signals until Ctrl-C, or until the daemon leaves the bus.
@@ -22,7 +22,7 @@ pub async fn run(
     lookups: &Session,
     output: &mut Output<'_>,
 ) -> Result<(), Failure> {
-    let told = |error| Failure::of_call(error, None);
+    let told = |error| Failure::of_call(error, INSPECT);
     let manager = session.manager().await?;
     // both streams before Subscribe: what comes right after it is not lost
     let mut signals = manager.inner().receive_all_signals().await.map_err(told)?;

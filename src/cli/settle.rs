@@ -7,7 +7,7 @@ use serde_json::json;
 use super::escape;
 use super::failure::Failure;
 use super::output::Output;
-use super::session::Session;
+use super::session::{INSPECT, Session};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -32,7 +32,7 @@ pub async fn run(session: &Session, args: &Args, output: &mut Output<'_>) -> Res
     let shown = args.timeout.as_secs_f64();
     let Some(device) = &args.device else {
         let settled = manager.settle(usec).await;
-        let settled = settled.map_err(|error| Failure::of_call(error, None))?;
+        let settled = settled.map_err(|error| Failure::of_call(error, INSPECT))?;
         if output.is_json() {
             output.json(&json!({ "settled": settled }))?;
         }
@@ -50,7 +50,7 @@ pub async fn run(session: &Session, args: &Args, output: &mut Output<'_>) -> Res
         {
             return Failure::failed(what);
         }
-        Failure::of_call(error, None)
+        Failure::of_call(error, INSPECT)
     })?;
     if output.is_json() {
         output.json(&json!({ "settled": true, "path": path.as_str() }))?;

@@ -225,17 +225,22 @@ impl Device {
     }
 
     #[expect(clippy::type_complexity, reason = "the signature of D-Bus")]
-    fn explain(&self, attribute: &str) -> Vec<(String, String, u32, u32, String, String, String)> {
-        if attribute != "group" {
-            return Vec::new();
+    fn explain(
+        &self,
+        attribute: &str,
+    ) -> fdo::Result<Vec<(String, String, u32, u32, String, String, String)>> {
+        match attribute {
+            "group" => {}
+            "links" => return Err(fdo::Error::InvalidArgs("there is no attribute 'links'.".into())),
+            _ => return Ok(Vec::new()),
         }
         let step = |source: &str, file: &str, line, old: &str, new: &str| {
             (source.into(), file.into(), line, 5, "=".into(), old.into(), new.into())
         };
-        vec![
+        Ok(vec![
             step("rule", "/a.rules", 3, "root", "tty"),
             step("rule", "/b.rules", 9, "tty", "dialout"),
-        ]
+        ])
     }
 
     #[zbus(property)]

@@ -1,6 +1,8 @@
 //! The real `mapdevctl` on a real bus: without bus, without daemon, and with a daemon that is
 //! played by the test.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod bus;
 mod fake;
 
@@ -228,6 +230,8 @@ fn explain_tells_each_step_and_which_one_stands() {
     let expected = "group\t1\trule\t/a.rules:3:5\t=\troot\ttty\t-\n\
                     group\t2\trule\t/b.rules:9:5\t=\ttty\tdialout\tstands\n";
     assert_eq!(ran.out, expected);
+    // an attribute that the daemon does not know is an error only for who asked for it
+    assert!(bus.run(&["explain", "ttyUSB0", "links"]).error().ends_with("no attribute 'links'"));
     let json = bus.run(&["explain", "ttyUSB0", "group", "--json"]).json();
     assert_eq!(json["attributes"][0]["steps"][1]["stands"], true);
     assert_eq!(json["attributes"][0]["steps"][0]["line"], 3);
