@@ -149,7 +149,7 @@ impl MapReader {
             let wanted = Wanted::Object { id: ID_ROOT, cell: ROOT_CELL };
             return match self.table.glance(ROOT_ENTRY, wanted) {
                 Glance::Is(root) => Search::Found(root, 0),
-                Glance::Other => Search::Absent,
+                Glance::Other(_) => Search::Absent,
                 Glance::Torn => Search::Busy,
             };
         }

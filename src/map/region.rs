@@ -200,6 +200,10 @@ impl Memory for Region {
     fn fence(&self, order: Ordering) {
         fence(order);
     }
+
+    fn pause(&self) {
+        std::hint::spin_loop();
+    }
 }
 
 /// Lets a test stop a writer between any two stores, as SIGKILL would.
