@@ -161,7 +161,7 @@ impl MapReader {
         while let Some(name) = names.next() {
             let (mut entry, bucket) = match self.table.find(parent, name) {
                 Search::Found(entry, bucket) => (entry, bucket),
-                other => return other,
+                end @ (Search::Absent | Search::Busy) => return end,
             };
             if names.peek().is_none() {
                 entry.name = name.to_vec();
