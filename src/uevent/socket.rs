@@ -238,18 +238,14 @@ impl Receiver {
 
     /// Reads one packet without waiting; `WouldBlock` when there is none.
     fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<Heard> {
-        let (len, sender) = loop {
+        let heard = loop {
             match receive_raw(fd, &mut self.packet, &mut self.control) {
-                Ok(raw) => break raw,
+                Ok((len, sender)) => break self.judge(len, sender),
                 Err(Errno::EINTR) => {}
-                Err(Errno::ENOBUFS) => {
-                    self.counters.lost += 1;
-                    return Ok(Heard::Lost);
-                }
+                Err(Errno::ENOBUFS) => break Heard::Lost,
                 Err(error) => return Err(error.into()),
             }
         };
-        let heard = self.judge(len, sender);
         self.count(&heard);
         Ok(heard)
     }
@@ -325,4 +321,47 @@ fn receive_raw(
     });
     let uid = credentials.map(|credentials| credentials.uid());
     Ok((message.bytes, Sender { port, groups, uid }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KERNEL: Sender = Sender { port: 0, groups: 1, uid: Some(0) };
+
+    fn refusal(sender: Sender) -> String {
+        sender.refusal().map(|refusal| refusal.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn only_port_0_in_group_1_with_uid_0_is_the_kernel() {
+        assert_eq!(KERNEL.refusal(), None);
+        assert!(refusal(Sender { port: 7, ..KERNEL }).contains("port 7"));
+        assert!(refusal(Sender { groups: 2, ..KERNEL }).contains("groups 0x2"));
+        assert!(refusal(Sender { groups: 0, ..KERNEL }).contains("groups 0x0"));
+        assert!(refusal(Sender { groups: 3, ..KERNEL }).contains("groups 0x3"));
+        assert!(refusal(Sender { uid: Some(65534), ..KERNEL }).contains("uid 65534"));
+        assert!(refusal(Sender { uid: None, ..KERNEL }).contains("without credentials"));
+    }
+
+    #[test]
+    fn a_truncated_packet_is_refused_with_its_length() {
+        let mut receiver = Receiver::new();
+        let heard = receiver.judge(MAX_PACKET + 1, KERNEL);
+        assert!(matches!(heard, Heard::Refused(Refusal::Truncated(8193))), "{heard:?}");
+        receiver.count(&heard);
+        assert_eq!(receiver.counters.truncated, 1);
+    }
+
+    #[test]
+    fn gaps_are_counted_and_late_numbers_are_none() {
+        let mut receiver = Receiver::new();
+        for seqnum in [10, 11, 14, 12, 13, 15, 15, 18] {
+            let packet = format!("add@/x\0ACTION=add\0DEVPATH=/x\0SEQNUM={seqnum}\0");
+            receiver.packet[..packet.len()].copy_from_slice(packet.as_bytes());
+            let heard = receiver.judge(packet.len(), KERNEL);
+            receiver.count(&heard);
+        }
+        assert_eq!((receiver.counters.received, receiver.counters.gaps), (8, 2));
+    }
 }
