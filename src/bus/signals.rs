@@ -82,7 +82,7 @@ impl Teller {
                 self.event(seqnum, Action::Remove, usec, &device, &mut messages);
             }
             Notice::Changed { device } => self.state(&device, &mut messages),
-            Notice::Behind => {}
+            Notice::Ready(_) | Notice::Behind => {}
             Notice::StormStarted { device, rate } => {
                 let body = (object(&device.id), rate);
                 messages.extend(signal(None, path::ROOT, MANAGER, "StormStarted", &body));

@@ -88,7 +88,9 @@ pub fn run(args: &Args) -> Result<(), Fatal> {
         dispatch::log_socket(&socket, config.receive_buffer);
         let map = open_map(kept.map).map_err(io("make the map"))?;
         let modules = modules.await.map_err(|error| Fatal::Io("read the modules", error.into()))?;
-        Daemon::start(config, args.present, log, Given { socket, map, modules }, started)?.run().await
+        Daemon::start(config, args.present, log, Given { socket, map, modules }, started)?
+            .run()
+            .await
     })
 }
 

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
+use crate::dispatch::Ready;
 use crate::dispatch::command::Notice;
 use crate::dispatch::known::Known;
-use crate::dispatch::Ready;
 use crate::rules::decision::Attribute;
 use crate::uevent::action_name;
 
@@ -93,7 +93,9 @@ impl Presenter {
         };
         let (bold, plain) = if self.colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
         let subsystem = device.subsystem().escape_ascii().to_string();
-        format!("{seqnum:>8} {action:<8} {subsystem:<12} {bold}{name}{plain}  {decision}  {usec} us")
+        format!(
+            "{seqnum:>8} {action:<8} {subsystem:<12} {bold}{name}{plain}  {decision}  {usec} us"
+        )
     }
 
     fn summary(&mut self, ready: &Ready) -> io::Result<()> {
