@@ -23,7 +23,9 @@ Environment: MAPDEV_BUS_ADDRESS is used when --bus is not given; NO_COLOR turns 
 /// Ask and steer mapdevd, the device manager
 #[derive(Debug, Parser)]
 #[command(name = "mapdevctl", version, after_long_help = AFTER_HELP, max_term_width = 100)]
-#[command(after_help = "See mapdevctl --help for what a DEVICE is, forms of output and exit codes.")]
+#[command(
+    after_help = "See mapdevctl --help for what a DEVICE is, forms of output and exit codes."
+)]
 #[command(disable_help_subcommand = true)]
 pub struct Cli {
     /// The bus that mapdevd is on: `system`, or a D-Bus address [default: system]

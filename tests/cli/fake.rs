@@ -231,7 +231,9 @@ impl Device {
     ) -> fdo::Result<Vec<(String, String, u32, u32, String, String, String)>> {
         match attribute {
             "group" => {}
-            "links" => return Err(fdo::Error::InvalidArgs("there is no attribute 'links'.".into())),
+            "links" => {
+                return Err(fdo::Error::InvalidArgs("there is no attribute 'links'.".into()));
+            }
             _ => return Ok(Vec::new()),
         }
         let step = |source: &str, file: &str, line, old: &str, new: &str| {
