@@ -295,15 +295,16 @@ fn monitor_loses_no_signal_after_subscribing_and_ends_with_the_daemon() {
 
 #[test]
 fn monitor_in_a_pipe_has_five_columns_and_no_escape_sequence() {
-    let (bus, fake) = with_daemon();
+    let (bus, _fake) = with_daemon();
     let mut child =
         bus.command(&["monitor"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let lines: Vec<String> = lines.take(202).map(Result::unwrap).collect();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let lines: Vec<String> = lines.by_ref().take(202).map(Result::unwrap).collect();
     let last = lines.last().unwrap();
     let columns: Vec<&str> = last.split('\t').skip(1).collect();
     let device = "/sys/devices/usb1/1-1/ttyUSB0";
     assert_eq!(columns, ["mismatch", device, "/dev/ttyUSB0", "mode: 0660, theirs 06\\x1b44"]);
-    drop(fake);
-    child.wait().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "Ctrl-C is how it ends");
 }
