@@ -61,6 +61,7 @@ pub(crate) fn daemon(folder: &Path) -> (Ended, String) {
         .arg(format!("--config-file={}", config.display()))
         .args(["--nofork", "--print-address=1"])
         .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .expect("dbus-daemon is needed: install dbus");
     let mut line = String::new();
