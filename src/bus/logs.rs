@@ -25,10 +25,10 @@ pub trait Log: fmt::Debug + Send + Sync {
     fn set_level(&self, level: Level) -> Result<(), String>;
 }
 
-impl<S: 'static> Log for reload::Handle<LevelFilter, S> {
+impl<S: fmt::Debug + 'static> Log for reload::Handle<LevelFilter, S> {
     fn level(&self) -> Level {
         // off is shown as the least that can be set
-        let level = self.with_current(LevelFilter::into_level);
+        let level = self.with_current(|filter| filter.into_level());
         level.ok().flatten().unwrap_or(Level::ERROR)
     }
 
