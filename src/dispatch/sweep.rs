@@ -1,16 +1,16 @@
 //! A walk through today's sysfs, at start and after loss: every device is handled anew, and what
 //! is no longer there is removed.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::command::Notice;
+use super::known::Known;
 use super::{Dispatch, Ready};
 use crate::coldplug;
-use crate::device::DeviceId;
 use crate::uevent::{Action, Origin, Uevent};
 
 /// One walk under way.
@@ -18,7 +18,6 @@ use crate::uevent::{Action, Origin, Uevent};
 pub(super) struct Sweep {
     /// `None` once everything was read.
     events: Option<mpsc::Receiver<Uevent>>,
-    seen: HashSet<DeviceId>,
     /// The walk ends when every event up to here was handled.
     last: u64,
     started: Instant,
@@ -42,7 +41,6 @@ impl Dispatch {
         }
         self.sweep = Some(Sweep {
             events: Some(coldplug::start(&self.sysfs)),
-            seen: HashSet::new(),
             last: self.taken,
             started: Instant::now(),
             again: false,
@@ -53,11 +51,7 @@ impl Dispatch {
     pub(super) fn swept(&mut self, event: Option<Uevent>) {
         match event {
             Some(event) => {
-                let id = DeviceId::of(&event);
                 self.take(event);
-                if let Some(sweep) = &mut self.sweep {
-                    sweep.seen.insert(id);
-                }
             }
             None => {
                 let taken = self.taken;
@@ -75,7 +69,7 @@ impl Dispatch {
         let oldest = self.open.first().copied().unwrap_or(u64::MAX);
         let over = |sweep: &Sweep| sweep.events.is_none() && sweep.last <= oldest;
         let Some(sweep) = self.sweep.take_if(|sweep| over(sweep)) else { return };
-        self.remove_unseen(&sweep.seen);
+        self.remove_vanished();
         if sweep.again {
             self.start_sweep();
             return;
@@ -94,10 +88,12 @@ impl Dispatch {
         self.release();
     }
 
-    /// A device that the walk did not meet, and sysfs does not have, is removed like any other.
-    fn remove_unseen(&mut self, seen: &HashSet<DeviceId>) {
-        let gone = |known: &&std::sync::Arc<super::Known>| {
-            !seen.contains(&known.id) && self.sysfs.instance(known.uevent.devpath()).is_none()
+    /// A device that sysfs no longer has, or has as another one, is removed like any other.
+    fn remove_vanished(&mut self) {
+        let gone = |known: &&Arc<Known>| {
+            let devpath = known.uevent.devpath();
+            self.table.at(devpath).is_none_or(|there| there.id != known.id)
+                || self.sysfs.instance(devpath).is_none()
         };
         let gone: Vec<_> = self.table.iter().filter(gone).cloned().collect();
         let seqnum = self.sysfs.seqnum();
