@@ -48,7 +48,9 @@ pub fn policy_files(dirs: &[PathBuf]) -> (Vec<PolicyFile>, Vec<Problem>) {
         };
         for entry in entries.flatten() {
             let path = entry.path();
-            if path.extension().is_some_and(|extension| extension == "toml") {
+            // the daemon's own file of run-time changes is no policy of the administrator's
+            let own = entry.file_name() == super::grants::FILE;
+            if !own && path.extension().is_some_and(|extension| extension == "toml") {
                 found.entry(entry.file_name()).or_insert(path);
             }
         }

@@ -11,16 +11,12 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Field, Rule, Test};
-use crate::rules::glob::Pattern;
+use super::Rule;
 use crate::rules::names::Names;
 use crate::rules::problem::{Problem, Severity, Source};
 
 const TOP: [&str; 3] = ["schema", "on-missing-name", "rule"];
 const RULE: [&str; 4] = ["id", "priority", "match", "set"];
-const MATCH: [&str; 6] = ["devname", "subsystem", "devtype", "sysname", "driver", "property"];
-/// Words of the format that this version does not act on: a rule with one would do too much.
-const MATCH_LATER: [&str; 4] = ["attr", "parents", "tag", "unless"];
 const PRIORITY: u16 = 500;
 
 /// What an unknown user or group costs.
@@ -136,12 +132,12 @@ impl Reader<'_> {
         let before = self.errors;
         let mut id = None;
         let mut priority = PRIORITY;
-        let (mut tests, mut set) = (None, None);
+        let (mut conditions, mut set) = (None, None);
         for (key, value) in table.iter() {
             match &**key.get_ref() {
                 "id" => id = self.id(value).map(|id| (id, value.span())),
                 "priority" => priority = self.priority(value),
-                "match" => tests = Some(self.tests(value)),
+                "match" => conditions = Some(self.conditions(value)),
                 "set" => set = Some(value),
                 _ => self.unknown(key, &RULE, &[]),
             }
@@ -149,7 +145,7 @@ impl Reader<'_> {
         if !table.iter().any(|(key, _)| &**key.get_ref() == "id") {
             self.error(item.span(), "rule has no `id`: a unique one wanted");
         }
-        if tests.is_none() {
+        if conditions.is_none() {
             let what = "rule has no `match` and would hold for every device; \
                         if that is meant, write `match.subsystem = \"*\"`";
             self.error(item.span(), what);
@@ -165,8 +161,8 @@ impl Reader<'_> {
         }
         let (line, column) = self.source.position(span.start);
         let settings = settings.into_iter().map(Arc::new).collect();
-        let (file, tests) = (self.file.clone(), tests?);
-        Some(Rule { id, file, line, column, priority, tests, settings })
+        let (file, conditions) = (self.file.clone(), conditions?);
+        Some(Rule { id, file, line, column, priority, conditions, settings })
     }
 
     fn id(&mut self, item: Item<'_, '_>) -> Option<Arc<str>> {
@@ -185,68 +181,6 @@ impl Reader<'_> {
             self.error(item.span(), "a number from 0 to 999 wanted");
             PRIORITY
         })
-    }
-
-    fn tests(&mut self, item: Item<'_, '_>) -> Vec<Test> {
-        let Some(table) = self.table(item, "keys such as `subsystem`") else { return Vec::new() };
-        if table.is_empty() {
-            self.error(item.span(), "an empty `match` would hold for every device");
-        }
-        let mut tests = Vec::new();
-        for (key, value) in table.iter() {
-            let field = match &**key.get_ref() {
-                "devname" => Field::Devname,
-                "subsystem" => Field::Subsystem,
-                "devtype" => Field::Devtype,
-                "sysname" => Field::Sysname,
-                "driver" => Field::Driver,
-                "property" => {
-                    let wanted = "a table such as `{ ID_BUS = \"usb\" }`";
-                    let properties = self.table(value, wanted);
-                    for (key, value) in properties.into_iter().flat_map(|table| table.iter()) {
-                        let name = key.get_ref().as_bytes().into();
-                        tests.extend(self.test(Field::Property(name), value));
-                    }
-                    continue;
-                }
-                _ => {
-                    self.unknown(key, &MATCH, &MATCH_LATER);
-                    continue;
-                }
-            };
-            tests.extend(self.test(field, value));
-        }
-        tests
-    }
-
-    fn test(&mut self, field: Field, item: Item<'_, '_>) -> Option<Test> {
-        let mut test = Test { field, any: Vec::new(), none: Vec::new() };
-        let items: Vec<Item<'_, '_>> = match item.get_ref() {
-            DeValue::Array(items) => items.iter().collect(),
-            DeValue::String(_)
-            | DeValue::Integer(_)
-            | DeValue::Float(_)
-            | DeValue::Boolean(_)
-            | DeValue::Datetime(_)
-            | DeValue::Table(_) => vec![item],
-        };
-        if items.is_empty() {
-            self.error(item.span(), "an empty list matches nothing: a pattern wanted");
-        }
-        for item in items {
-            let Some(text) = item.get_ref().as_str() else {
-                self.error(item.span(), "a pattern in quotes, or a list of them, wanted");
-                return None;
-            };
-            if test.field == Field::Devname && text.trim_start_matches('!').starts_with('/') {
-                self.error(item.span(), "a name below /dev wanted: `net/tun`, not `/dev/net/tun`");
-            }
-            match text.strip_prefix('!') {
-                Some(text) => test.none.push(Pattern::new(text.as_bytes())),
-                None => test.any.push(Pattern::new(text.as_bytes())),
-            }
-        }
-        Some(test)
     }
 
     pub(super) fn table<'t, 'i>(

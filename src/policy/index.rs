@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::{Facts, Field, Rule, Test};
+use super::condition::{Condition, Field};
+use super::{Facts, Rule};
 
 /// Numbers of the rules that a value of a field can satisfy, ascending.
 type ByValue = HashMap<Box<[u8]>, Vec<usize>>;
@@ -51,18 +52,19 @@ impl Index {
     }
 }
 
-/// The test of a rule that tells most, among those that only literals can pass.
+/// The condition of a rule that tells most, among those that only literals can meet.
 fn key(rule: &Rule) -> Option<(&Field, Vec<Box<[u8]>>)> {
-    let literal = |test: &Test| -> Option<Vec<Box<[u8]>>> {
-        if test.any.is_empty() {
+    let literal = |condition: &Condition| -> Option<Vec<Box<[u8]>>> {
+        if condition.any.is_empty() {
             return None;
         }
-        let lists: Option<Vec<_>> = test.any.iter().map(|pattern| pattern.literals()).collect();
+        let lists: Option<Vec<_>> =
+            condition.any.iter().map(|pattern| pattern.literals()).collect();
         Some(lists?.concat())
     };
-    rule.tests
+    rule.conditions
         .iter()
-        .filter_map(|test| Some((&test.field, literal(test)?)))
+        .filter_map(|condition| Some((&condition.field, literal(condition)?)))
         .min_by_key(|(field, _)| rank(field))
 }
 

@@ -3,21 +3,26 @@
 //! The highest priority wins for each attribute by itself; at a tie the later file and the later rule.
 //! A rule is found through one of its literal values, so that ten thousand rules cost as much as ten.
 
+mod condition;
 mod dirs;
 mod file;
+pub mod grants;
 mod index;
+mod overlay;
 mod read;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::rules::glob::Pattern;
 use crate::rules::names::Names;
 use crate::rules::problem::Problem;
 
 pub use dirs::{PolicyFile, default_dirs, policy_files};
 
+pub use overlay::{Attribute, Overlay, Setting, Value};
+
+use condition::Condition;
 use index::Index;
 
 /// What rules can ask about a device; what is missing is empty.
@@ -41,102 +46,6 @@ impl std::fmt::Debug for Facts<'_> {
     }
 }
 
-/// A key below `match`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Field {
-    Devname,
-    Subsystem,
-    Devtype,
-    Sysname,
-    Driver,
-    Property(Box<[u8]>),
-}
-
-impl Field {
-    fn of<'a>(&self, facts: &Facts<'a>) -> &'a [u8] {
-        match self {
-            Self::Devname => facts.devname.unwrap_or_default(),
-            Self::Subsystem => facts.subsystem,
-            Self::Devtype => facts.devtype,
-            Self::Sysname => facts.sysname,
-            Self::Driver => facts.driver,
-            Self::Property(key) => (facts.property)(key).unwrap_or_default(),
-        }
-    }
-}
-
-/// One key of `match` with its values: one of `any` (if there are), and none of `none`.
-#[derive(Clone, Debug)]
-struct Test {
-    field: Field,
-    any: Vec<Pattern>,
-    none: Vec<Pattern>,
-}
-
-impl Test {
-    fn holds(&self, facts: &Facts<'_>) -> bool {
-        let value = self.field.of(facts);
-        let matches = |pattern: &Pattern| pattern.matches(value);
-        (self.any.is_empty() || self.any.iter().any(matches)) && !self.none.iter().any(matches)
-    }
-}
-
-/// What a setting is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Attribute {
-    Owner,
-    Group,
-    Mode,
-    /// Of links, each rule adds its own.
-    Symlink,
-    /// Who gets a link that several devices claim: the device with the highest.
-    SymlinkPriority,
-}
-
-impl Attribute {
-    /// The word used in files and on D-Bus.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Group => "group",
-            Self::Mode => "mode",
-            Self::Symlink => "symlink",
-            Self::SymlinkPriority => "symlink-priority",
-        }
-    }
-}
-
-/// What an attribute is set to, names resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
-    Uid(u32),
-    Gid(u32),
-    /// Permission bits, at most 0o7777.
-    Mode(u32),
-    /// Name below /dev.
-    Link(Box<[u8]>),
-    LinkPriority(i32),
-}
-
-/// One thing that one rule sets, and where it is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
-    pub attribute: Attribute,
-    pub value: Value,
-    /// The value as it stands in the file, such as the user's name.
-    pub written: Box<str>,
-    /// The rule's id.
-    pub id: Arc<str>,
-    pub file: Arc<Path>,
-    /// Of the value, from 1.
-    pub line: u32,
-    /// Of the value, in characters, from 1.
-    pub column: u32,
-    /// The rule's, 0 to 999.
-    pub priority: u16,
-}
-
 /// One rule as loaded.
 #[derive(Clone, Debug)]
 pub struct Rule {
@@ -146,7 +55,7 @@ pub struct Rule {
     pub line: u32,
     pub column: u32,
     pub priority: u16,
-    tests: Vec<Test>,
+    conditions: Vec<Condition>,
     settings: Vec<Arc<Setting>>,
 }
 
@@ -215,13 +124,11 @@ impl Policy {
         let candidates = self.index.candidates(facts);
         let mut settings = Vec::new();
         for rule in candidates.iter().filter_map(|number| self.rules.get(*number)) {
-            if rule.tests.iter().all(|test| test.holds(facts)) {
+            if rule.conditions.iter().all(|condition| condition.holds(facts)) {
                 settings.extend(rule.settings.iter().cloned());
             }
         }
-        // stable: at equal priority the later rule stays the later one
-        settings.sort_by_key(|setting| (setting.attribute, setting.priority));
-        (Overlay { settings }, candidates.len())
+        (Overlay::new(settings), candidates.len())
     }
 
     /// All rules, in the order of files and rules.
@@ -233,76 +140,6 @@ impl Policy {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
-    }
-}
-
-/// What policy says of one device: for each attribute every setting, the one that holds last.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overlay {
-    settings: Vec<Arc<Setting>>,
-}
-
-impl Overlay {
-    /// All settings, by attribute, and for each attribute the one that holds last.
-    #[must_use]
-    pub fn settings(&self) -> &[Arc<Setting>] {
-        &self.settings
-    }
-
-    /// The settings of one attribute, the one that holds last.
-    pub fn of(&self, attribute: Attribute) -> impl DoubleEndedIterator<Item = &Arc<Setting>> {
-        self.settings.iter().filter(move |setting| setting.attribute == attribute)
-    }
-
-    /// The setting that holds; of links, use [`Overlay::links`].
-    #[must_use]
-    pub fn winner(&self, attribute: Attribute) -> Option<&Arc<Setting>> {
-        self.of(attribute).next_back()
-    }
-
-    #[must_use]
-    pub fn owner(&self) -> Option<u32> {
-        self.winner(Attribute::Owner).and_then(|setting| match setting.value {
-            Value::Uid(uid) => Some(uid),
-            Value::Gid(_) | Value::Mode(_) | Value::Link(_) | Value::LinkPriority(_) => None,
-        })
-    }
-
-    #[must_use]
-    pub fn group(&self) -> Option<u32> {
-        self.winner(Attribute::Group).and_then(|setting| match setting.value {
-            Value::Gid(gid) => Some(gid),
-            Value::Uid(_) | Value::Mode(_) | Value::Link(_) | Value::LinkPriority(_) => None,
-        })
-    }
-
-    #[must_use]
-    pub fn mode(&self) -> Option<u32> {
-        self.winner(Attribute::Mode).and_then(|setting| match setting.value {
-            Value::Mode(mode) => Some(mode),
-            Value::Uid(_) | Value::Gid(_) | Value::Link(_) | Value::LinkPriority(_) => None,
-        })
-    }
-
-    /// Names below /dev that all matching rules add; one may occur twice.
-    pub fn links(&self) -> impl Iterator<Item = &[u8]> {
-        self.of(Attribute::Symlink).filter_map(|setting| match &setting.value {
-            Value::Link(name) => Some(&**name),
-            Value::Uid(_) | Value::Gid(_) | Value::Mode(_) | Value::LinkPriority(_) => None,
-        })
-    }
-
-    #[must_use]
-    pub fn link_priority(&self) -> Option<i32> {
-        self.winner(Attribute::SymlinkPriority).and_then(|setting| match setting.value {
-            Value::LinkPriority(priority) => Some(priority),
-            Value::Uid(_) | Value::Gid(_) | Value::Mode(_) | Value::Link(_) => None,
-        })
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.settings.is_empty()
     }
 }
 
@@ -384,5 +221,30 @@ mod tests {
         assert!(
             problems.iter().any(|p| p.what.contains("taken by") && p.what.ends_with("10.toml:3"))
         );
+    }
+
+    #[test]
+    fn the_example_and_the_readme_hold() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("etc")).unwrap();
+        fs::write(
+            root.path().join("etc/group"),
+            "dialout:x:20:\nplugdev:x:46:\nnetdev:x:101:\nlab:x:9:\n",
+        )
+        .unwrap();
+        let names = Names::load(root.path());
+        let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("policy");
+        let (policy, problems) = Policy::load(&[top.join("examples")], &names);
+        assert_eq!((problems, policy.rules().len()), (vec![], 4));
+        let readme = fs::read_to_string(top.join("README.md")).unwrap();
+        let block = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+        let (policy, problems) = Policy::parse(Path::new("README.md"), block, &names);
+        assert_eq!((problems, policy.rules().len()), (vec![], 1));
+        let wrong = block.replace("match.subsystem", "match.subsytem");
+        let source =
+            wrong.replace("schema = 1\non-missing-name = \"skip-attribute\"\n\n", "schema = 1\n\n");
+        let file = Path::new("/etc/mapdev/policy.d/50-lab.toml");
+        let shown = Policy::parse(file, &source, &names).1[0].render(source.as_bytes());
+        assert!(readme.contains(&shown), "{shown}");
     }
 }

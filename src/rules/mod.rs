@@ -1,5 +1,35 @@
-//! Stage 4: what rules and policy share: globs, user and group names, and how a mistake is shown.
+//! Stage 4: [`Device`] in, [`Decision`] out.
+//!
+//! What the kernel says of a node is where every decision begins. Globs, names and the way in which
+//! a mistake is shown are shared with policy.
 
+pub mod decision;
 pub mod glob;
 pub mod names;
 pub mod problem;
+
+use crate::device::Device;
+use decision::{Attribute, Decision, Source};
+
+/// Decides from what the kernel says: DEVUID, DEVGID and DEVMODE of its message.
+#[must_use]
+pub fn decide(device: &Device) -> Decision {
+    let mut decision = Decision::default();
+    if device.devnum().is_none() {
+        return decision;
+    }
+    let said = |key: &[u8], radix: u32| {
+        let text = std::str::from_utf8(device.uevent().get(key)?).ok()?;
+        u32::from_str_radix(text, radix).ok()
+    };
+    if let Some(uid) = said(b"DEVUID", 10) {
+        decision.set(Attribute::Owner, uid, Source::Kernel);
+    }
+    if let Some(gid) = said(b"DEVGID", 10) {
+        decision.set(Attribute::Group, gid, Source::Kernel);
+    }
+    if let Some(mode) = said(b"DEVMODE", 8) {
+        decision.set(Attribute::Mode, mode & 0o7777, Source::Kernel);
+    }
+    decision
+}

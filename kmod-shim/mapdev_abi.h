@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) OR MIT */
+/*
+ * mapdev_abi.h - the bytes of the map of /dev, as daemon, readers and
+ * kernel share them.
+ *
+ * This header is the definition; src/map/layout.rs mirrors it and
+ * tests/map_abi.rs compares every offset.
+ *
+ * Byte order is native; a reader of another byte order sees a foreign
+ * magic. Areas start at multiples of 64, the length is a multiple of the
+ * page. A reader trusts nothing: every number is checked where it is used.
+ *
+ * Who writes: the kernel alone writes attribute cells and the counter chg,
+ * the daemon all the rest. Without the kernel module the daemon stands in
+ * for the kernel.
+ *
+ * Entries are never edited while they are reachable. The daemon fills a free
+ * entry (seq odd, data, seq even with release), stores the index slot with
+ * release, then the chain cell, zeroes the old entry, and raises gen. A
+ * reader loads the slot and then seq with acquire, copies, has a read
+ * barrier, and compares seq; on a mismatch it reads the slot again, at most
+ * MAPDEV_RETRIES times. The index slot of a name stays where it is as long
+ * as the name exists, so that a search cannot miss it.
+ *
+ * Children of a directory
+ * -----------------------
+ * Each object has one cell number from birth to death: the number of its
+ * attribute cell and of its chain cell. A directory's chain cell holds the
+ * first child (head), each child's the next one. Cells and not entries are
+ * chained, because a replacement brings a new entry and keeps the cell: it
+ * costs one store (chain.entry), and the order of the chain never changes.
+ *
+ * A child is put in front only, and its id is the highest ever given out.
+ * So ids strictly fall along every chain, and a child's id is above its
+ * directory's. Three things follow:
+ *  - no loop: a reader that insists on falling ids ends, and a walk that
+ *    goes down insists on rising ones; in addition it takes at most
+ *    n_entries steps;
+ *  - the last id delivered is a cursor: a reader that finds its ground
+ *    changed starts again at the head and delivers only lower ids. It gives
+ *    nothing twice and misses no entry that existed all the while, since
+ *    nothing is ever put in behind another. The same id serves readdir as
+ *    position;
+ *  - a cell used anew betrays itself: its id is higher than the last one.
+ *
+ * chain.id is the check of a cell, as seq is of an entry: the daemon zeroes
+ * it before the cell can be used anew, and an id is never used twice. The
+ * reader loads id with acquire, copies the entry (its id, cell and parent
+ * must agree), loads next, has a read barrier, and compares id. Otherwise a
+ * cell that was used anew as the last of another directory would end the
+ * list too early.
+ *
+ * Cost to the daemon: two stores to insert (it remembers who stands before
+ * whom), two to remove.
+ */
+#ifndef MAPDEV_ABI_H
+#define MAPDEV_ABI_H
+
+#ifdef __KERNEL__
+#include <linux/types.h>
+#else
+#include <linux/types.h>
+#include <stddef.h>
+#endif
+
+/* "mapdev", line feed, 1 */
+#define MAPDEV_MAGIC		0x6d61706465760a01ULL
+#define MAPDEV_VERSION		1U
+
+#define MAPDEV_HDR_LEN		256U
+#define MAPDEV_ENTRY_SIZE	64U
+#define MAPDEV_ATTR_SIZE	32U
+#define MAPDEV_CHAIN_SIZE	32U
+#define MAPDEV_ALIGN		64U
+
+#define MAPDEV_MAX_PROBE	128U	/* what the daemon keeps to */
+#define MAPDEV_PROBE_CAP	256U	/* what a reader accepts */
+#define MAPDEV_MAX_ENTRIES	(1U << 20)
+#define MAPDEV_NAME_MAX		255U
+#define MAPDEV_AUX_MAX		4095U
+#define MAPDEV_RETRIES		8U
+
+/* index slots: free, once used, else entry number + 1 */
+#define MAPDEV_SLOT_EMPTY	0U
+#define MAPDEV_SLOT_TOMBSTONE	0xffffffffU
+
+#define MAPDEV_ID_FREE		0ULL
+#define MAPDEV_ID_ROOT		1ULL
+#define MAPDEV_ROOT_ENTRY	0U
+#define MAPDEV_ROOT_CELL	0U
+
+/* gen: this map was replaced by another, ask the daemon for it */
+#define MAPDEV_GEN_REPLACED	0xffffffffffffffffULL
+
+/* entry.flags: where a name comes from */
+#define MAPDEV_E_BUILTIN	0x1U	/* of a driver in the kernel image */
+#define MAPDEV_E_MODULE		0x2U	/* of a module that is not loaded */
+#define MAPDEV_E_LIVE		0x4U	/* a device exists */
+#define MAPDEV_E_PENDING	0x8U	/* no number yet; aux is the alias */
+
+/* entry.rdev: as the kernel's MKDEV */
+#define MAPDEV_MINOR_BITS	20U
+
+/**
+ * struct mapdev_header - the first 256 bytes
+ * @seed, @seed2: key of SipHash-2-4 over the parent's id (8 bytes, little
+ *	endian) and the name; slot = hash & (n_buckets - 1), then the next ones
+ * @last_id: the highest id ever given out, so that a restarted daemon gives
+ *	out none twice
+ *
+ * Bytes 0-127 never change. gen and chg have a cache line each.
+ */
+struct mapdev_header {
+	__u64 magic;
+	__u32 version;
+	__u32 hdr_len;
+	__u64 total_len;
+	__u32 n_entries;
+	__u32 entry_size;
+	__u64 entries_off;
+	__u32 n_buckets;
+	__u32 max_probe;
+	__u64 index_off;
+	__u64 attrs_off;
+	__u64 strings_off;
+	__u64 strings_len;
+	__u64 seed;
+	__u64 chains_off;
+	__u64 seed2;
+	__u32 attr_size;
+	__u32 chain_size;
+	__u64 reserved0[2];
+	__u64 gen;
+	__u64 last_id;
+	__u64 reserved1[6];
+	__u64 chg;
+	__u64 reserved2[7];
+};
+
+/**
+ * struct mapdev_entry - one name, the daemon's
+ * @name_off, @aux_off: bytes from strings_off, multiples of 8
+ * @mode: type, and the permissions that hold until a chmod
+ * @cell: number of the attribute and chain cells
+ * @stamp: nanoseconds since 1970
+ */
+struct mapdev_entry {
+	__u32 seq;
+	__u32 flags;
+	__u64 id;
+	__u64 parent;
+	__u32 name_off;
+	__u16 name_len;
+	__u16 aux_len;
+	__u32 aux_off;
+	__u32 mode;
+	__u32 uid;
+	__u32 gid;
+	__u32 rdev;
+	__u32 cell;
+	__u64 stamp;
+};
+
+/**
+ * struct mapdev_attr - mode and owner of an object, the kernel's
+ * @mode: permission bits only
+ * @id: the cell counts only for the object of this id
+ */
+struct mapdev_attr {
+	__u32 seq;
+	__u32 mode;
+	__u64 id;
+	__u32 uid;
+	__u32 gid;
+	__u64 stamp;
+};
+
+/**
+ * struct mapdev_chain - an object's place among its siblings, the daemon's
+ * @entry: entry number + 1
+ * @next: cell number + 1 of the next sibling, 0 at the end
+ * @head: of a directory, cell number + 1 of the first child
+ */
+struct mapdev_chain {
+	__u64 id;
+	__u32 entry;
+	__u32 next;
+	__u32 head;
+	__u32 reserved[3];
+};
+
+#endif /* MAPDEV_ABI_H */

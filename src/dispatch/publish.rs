@@ -1,0 +1,169 @@
+//! Keeps links and map what the devices say: the only place that changes either.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use super::known::Known;
+use super::table::Table;
+use crate::config::{Config, Mode};
+use crate::device::DeviceId;
+use crate::map::{Kind, MapWriter, Node, WriterStats};
+use crate::nodes::claims::{Claims, LinkChange};
+use crate::nodes::links;
+use crate::uevent::Devnum;
+
+/// The claims on links, the map, and `/dev` in active mode.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    pub(super) claims: Claims,
+    map: MapWriter,
+    /// `None` in shadow mode: links are computed, not made.
+    dev: Option<PathBuf>,
+}
+
+impl Publisher {
+    pub(super) fn new(config: &Config, map: MapWriter) -> Self {
+        let dev = (config.mode == Mode::Active).then(|| config.dev.clone());
+        Self { claims: Claims::default(), map, dev }
+    }
+
+    /// Publishes a device after its event; `table` holds it already, `old` is what it was.
+    pub(super) fn publish(
+        &mut self,
+        known: &Known,
+        old: Option<&Known>,
+        table: &Table,
+    ) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let Some(old) = old.filter(|old| old.devname() != known.devname()) {
+            self.withdraw_node(old, table, &mut problems);
+        }
+        let (Some(name), Some(devnum)) = (known.devname(), known.devnum()) else {
+            return problems;
+        };
+        let same_node = old.is_some_and(|old| old.devname() == Some(name));
+        if let Err(error) = self.map.upsert(name, &map_node(known, devnum)) {
+            problems.push(format!("map: `{}`: {error}", name.escape_ascii()));
+        }
+        if !same_node {
+            self.link(&links::by_number(devnum), Some(name), &mut problems);
+        }
+        let changes = self.claims.update(&known.id, &known.decision.links);
+        self.apply(changes, table, &mut problems);
+        if !same_node && old.is_some() {
+            // the links that it owns point to its old name
+            let names: Vec<Vec<u8>> = self.claims.owned(&known.id).map(<[u8]>::to_vec).collect();
+            let owner = || Some(known.id.clone());
+            let again = names.into_iter().map(|name| LinkChange { name, owner: owner() });
+            self.apply(again.collect(), table, &mut problems);
+        }
+        problems
+    }
+
+    /// Withdraws a device that is gone; `table` no longer holds it.
+    pub(super) fn withdraw(&mut self, old: &Known, table: &Table) -> Vec<String> {
+        let mut problems = Vec::new();
+        let changes = self.claims.update(&old.id, &[]);
+        self.apply(changes, table, &mut problems);
+        self.withdraw_node(old, table, &mut problems);
+        problems
+    }
+
+    fn withdraw_node(&mut self, old: &Known, table: &Table, problems: &mut Vec<String>) {
+        let (Some(name), Some(devnum)) = (old.devname(), old.devnum()) else { return };
+        if table.named(name).is_none_or(|other| other.id == old.id) {
+            self.map.remove(name);
+        }
+        if table.get(&old.id).is_none() {
+            self.link(&links::by_number(devnum), None, problems);
+        }
+    }
+
+    fn apply(&mut self, changes: Vec<LinkChange>, table: &Table, problems: &mut Vec<String>) {
+        for LinkChange { name, owner } in changes {
+            let target = owner.as_ref().and_then(|id| node_name(id, table));
+            self.link(&name, target.as_deref(), problems);
+            if table.named(&name).is_some() {
+                problems.push(format!("link `{}` has a node's name", name.escape_ascii()));
+                continue;
+            }
+            match target {
+                Some(target) => {
+                    let target = links::relative(&name, &target).into_boxed_slice();
+                    let node =
+                        Node { kind: Kind::Link { target }, mode: 0o777, uid: 0, gid: 0, flags: 0 };
+                    if let Err(error) = self.map.upsert(&name, &node) {
+                        problems.push(format!("map: link `{}`: {error}", name.escape_ascii()));
+                    }
+                }
+                None => drop(self.map.remove(&name)),
+            }
+        }
+    }
+
+    /// Makes or removes a link of `/dev`, in active mode.
+    fn link(&self, name: &[u8], target: Option<&[u8]>, problems: &mut Vec<String>) {
+        let Some(dev) = &self.dev else { return };
+        let made = match target {
+            Some(target) => links::point(dev, name, target),
+            None => links::remove(dev, name),
+        };
+        if let Err(error) = made {
+            problems.push(format!("link `{}`: {error}", name.escape_ascii()));
+        }
+    }
+
+    /// Removes links that a device left behind which is gone, unless another one owns them.
+    pub(super) fn drop_links(&self, names: &[Vec<u8>]) -> Vec<String> {
+        let mut problems = Vec::new();
+        for name in names.iter().filter(|name| self.claims.owner(name).is_none()) {
+            self.link(name, None, &mut problems);
+        }
+        problems
+    }
+
+    /// Removes map entries that no device stands for: what an earlier run left.
+    pub(super) fn sweep(&mut self, table: &Table) {
+        let ours = |name: &[u8]| table.named(name).is_some() || self.claims.owner(name).is_some();
+        let stale = self.map.entries().map(|(name, _)| name).filter(|name| !ours(name));
+        let stale: Vec<Vec<u8>> = stale.map(<[u8]>::to_vec).collect();
+        for name in stale {
+            self.map.remove(&name);
+        }
+    }
+
+    pub(super) fn read_only_fd(&self) -> io::Result<(OwnedFd, u64)> {
+        Ok((self.map.read_only_fd()?, self.map.generation()))
+    }
+
+    /// The map's memory for the service manager's store, if it is another one than before.
+    pub(super) fn take_replaced(&mut self) -> bool {
+        self.map.take_replaced()
+    }
+
+    pub(super) fn map(&self) -> &MapWriter {
+        &self.map
+    }
+
+    pub(super) fn stats(&self) -> WriterStats {
+        self.map.stats()
+    }
+}
+
+fn node_name(id: &DeviceId, table: &Table) -> Option<Vec<u8>> {
+    table.get(id)?.devname().map(<[u8]>::to_vec)
+}
+
+fn map_node(known: &Known, devnum: Devnum) -> Node {
+    let Devnum { block, major, minor } = devnum;
+    let kind = if block { Kind::Block { major, minor } } else { Kind::Char { major, minor } };
+    let permissions = known.permissions;
+    Node {
+        kind,
+        mode: permissions.mode,
+        uid: permissions.uid,
+        gid: permissions.gid,
+        flags: crate::map::layout::E_LIVE,
+    }
+}
