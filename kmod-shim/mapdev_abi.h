@@ -16,11 +16,14 @@
  *
  * Entries are never edited while they are reachable. The daemon fills a free
  * entry (seq odd, data, seq even with release), stores the index slot with
- * release, then the chain cell, zeroes the old entry, and raises gen. A
- * reader loads the slot and then seq with acquire, copies, has a read
- * barrier, and compares seq; on a mismatch it reads the slot again, at most
- * MAPDEV_RETRIES times. The index slot of a name stays where it is as long
- * as the name exists, so that a search cannot miss it.
+ * release, then the chain cell, frees the old entry (its id becomes 0, again
+ * between an odd and an even seq), and raises gen. A reader loads the slot and
+ * then seq with acquire, copies, has a read barrier, and compares seq; on a
+ * mismatch it reads the slot again, at most MAPDEV_RETRIES times. It goes on to
+ * the next slot only if behind this one is another name and, in this order,
+ * slot and seq are still the same: the entry may have been freed and used anew
+ * for the very name it looks for. The index slot of a name stays where it is
+ * as long as the name exists, so that a search cannot miss it.
  *
  * Children of a directory
  * -----------------------

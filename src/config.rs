@@ -100,7 +100,11 @@ impl Config {
     pub fn policy_folders(&self) -> Vec<PathBuf> {
         let mut folders = vec![self.below_root("/etc/mapdev/policy.d")];
         folders.push(self.runtime.join("policy.d"));
-        for folder in ["/usr/local/lib/mapdev/policy.d", "/usr/lib/mapdev/policy.d"] {
+        for folder in [
+            "/var/lib/mapdev/policy.d",
+            "/usr/local/lib/mapdev/policy.d",
+            "/usr/lib/mapdev/policy.d",
+        ] {
             folders.push(self.below_root(folder));
         }
         folders

@@ -1,4 +1,5 @@
 //! The map as a table: what the writer was told is what a reader in another mapping finds.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -17,10 +18,9 @@ fn reader(map: &MapWriter) -> MapReader {
 }
 
 fn found(reader: &MapReader, path: &[u8]) -> mapdev::map::Entry {
-    match reader.lookup(path) {
-        Lookup::Found(entry) => entry,
-        other => panic!("{}: {other:?}", path.escape_ascii()),
-    }
+    let lookup = reader.lookup(path);
+    let Lookup::Found(entry) = lookup else { panic!("{}: {lookup:?}", path.escape_ascii()) };
+    entry
 }
 
 #[test]

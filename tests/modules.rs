@@ -1,7 +1,7 @@
 //! Modules made here, byte by byte, are read as the real ones are; damaged ones are named and left out.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -230,6 +230,19 @@ fn one_bad_file_is_named_and_the_rest_stays() {
     for name in ["cut.ko: ", "half.ko.zst: zstd: ", "pipe.ko: ", "dangling.ko: "] {
         assert!(lines.iter().any(|line| line.contains(name)), "{name}: {lines:?}");
     }
+}
+
+#[test]
+fn what_unpacks_to_more_than_a_module_can_be_is_left_out() {
+    let (root, folder) = tree();
+    let packed = zstd::encode_all(std::io::repeat(0).take(200 << 20), 1).unwrap();
+    assert!(packed.len() < 1 << 20);
+    fs::write(folder.join("kernel/bomb.ko.zst"), packed).unwrap();
+    let lines = shown(root.path());
+    assert!(
+        lines.len() == 1 && lines[0].ends_with("bomb.ko.zst: larger than 128 MiB"),
+        "{lines:?}"
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use super::output::Color;
 use super::{
-    chmod, chown, completions, explain, info, list, log_level, man, reload, reset, settle,
+    chmod, chown, completions, explain, info, list, log_level, man, map, reload, reset, settle,
 };
 
 const AFTER_HELP: &str = "\
@@ -23,7 +23,9 @@ Environment: MAPDEV_BUS_ADDRESS is used when --bus is not given; NO_COLOR turns 
 /// Ask and steer mapdevd, the device manager
 #[derive(Debug, Parser)]
 #[command(name = "mapdevctl", version, after_long_help = AFTER_HELP, max_term_width = 100)]
-#[command(after_help = "mapdevctl --help (not -h) explains devices, output and exit codes.")]
+#[command(
+    after_help = "See mapdevctl --help for what a DEVICE is, forms of output and exit codes."
+)]
 #[command(disable_help_subcommand = true)]
 pub struct Cli {
     /// The bus that mapdevd is on: `system`, or a D-Bus address [default: system]
@@ -58,6 +60,8 @@ pub enum Command {
     Monitor,
     /// Wait until all events are processed, or until one device is ready
     Settle(settle::Args),
+    /// Read the shared map of /dev
+    Map(map::Args),
     /// Change the owner, the group or both of a device
     ///
     /// The change lasts until the device is removed, or with --persist for good.

@@ -14,6 +14,7 @@ pub struct Args {
     #[arg(allow_hyphen_values = true, value_parser = check)]
     mode: String,
 
+    /// A node, a link to one, a path below /sys, or a number such as c10:200
     device: String,
 
     /// Keep it over removals and restarts

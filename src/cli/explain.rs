@@ -15,6 +15,7 @@ const USUAL: [&str; 4] = ["owner", "group", "mode", "links"];
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// A node, a link to one, a path below /sys, or a number such as c10:200
     device: String,
 
     /// Only these: owner, group, mode, links, tags, seat, ...
@@ -37,8 +38,12 @@ pub async fn run(session: &Session, args: &Args, output: &mut Output<'_>) -> Res
     };
     let mut stories = Vec::new();
     for attribute in attributes {
-        let steps = device.explain(attribute).await;
-        let steps = steps.map_err(|error| Failure::of_call(error, ACTION))?;
+        let steps = match device.explain(attribute).await {
+            Ok(steps) => steps,
+            // nobody asked for this one by name, and not every device has every attribute
+            Err(error) if args.attributes.is_empty() && is_unknown(&error) => continue,
+            Err(error) => return Err(Failure::of_call(error, ACTION)),
+        };
         stories.push(Story { attribute: attribute.to_owned(), steps });
     }
     if output.is_json() {
@@ -53,6 +58,11 @@ pub async fn run(session: &Session, args: &Args, output: &mut Output<'_>) -> Res
         tell(story, output)?;
     }
     Ok(())
+}
+
+fn is_unknown(error: &zbus::Error) -> bool {
+    let invalid = |error: &zbus::fdo::Error| matches!(error, zbus::fdo::Error::InvalidArgs(_));
+    matches!(error, zbus::Error::FDO(error) if invalid(error))
 }
 
 fn tell(story: &Story, output: &mut Output<'_>) -> Result<(), Failure> {

@@ -53,6 +53,10 @@ impl Failure {
 
     /// A failed call of the daemon; `action` is the polkit action that the call needs.
     #[must_use]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "most errors of the bus have no advice of their own"
+    )]
     pub fn of_call(error: zbus::Error, action: Option<&str>) -> Self {
         match error {
             zbus::Error::FDO(error) => of_fdo(*error, action),
@@ -79,6 +83,10 @@ impl From<io::Error> for Failure {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "most errors of the bus have no advice of their own"
+)]
 fn of_fdo(error: fdo::Error, action: Option<&str>) -> Failure {
     use fdo::Error as E;
     match error {

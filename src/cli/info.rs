@@ -6,7 +6,7 @@ use super::escape;
 use super::failure::Failure;
 use super::mode;
 use super::output::{Output, Tone};
-use super::session::Session;
+use super::session::{INSPECT, Session};
 use super::values::{self, Properties};
 
 const ORDER: [&str; 18] = [
@@ -32,6 +32,7 @@ const ORDER: [&str; 18] = [
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// A node, a link to one, a path below /sys, or a number such as c10:200
     device: String,
 }
 
@@ -39,7 +40,7 @@ pub async fn run(session: &Session, args: &Args, output: &mut Output<'_>) -> Res
     let path = session.resolve(&args.device).await?;
     let device = session.device_properties(&path).await?;
     let udev = session.device(&path).await?.get_properties().await;
-    let udev = udev.map_err(|error| Failure::of_call(error, None))?;
+    let udev = udev.map_err(|error| Failure::of_call(error, INSPECT))?;
     let udev: BTreeMap<String, Vec<u8>> = udev.into_iter().collect();
     if output.is_json() {
         let mut json = device.json();

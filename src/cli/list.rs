@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::mode;
 use super::output::Output;
 use super::proxy::{ListedDevice, Options};
-use super::session::Session;
+use super::session::{INSPECT, Session};
 use super::table::Table;
 use super::values::{Properties, trimmed, utf8};
 
@@ -33,7 +33,7 @@ pub async fn run(session: &Session, args: &Args, output: &mut Output<'_>) -> Res
         filter.insert("subsystem", Variant::from(subsystem.as_str()));
     }
     let devices = session.manager().await?.list_devices(filter).await;
-    let mut devices = devices.map_err(|error| Failure::of_call(error, None))?;
+    let mut devices = devices.map_err(|error| Failure::of_call(error, INSPECT))?;
     devices.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
     let details = if args.long { Some(details(session, &devices).await) } else { None };
     if output.is_json() {

@@ -15,6 +15,7 @@ pub mod info;
 pub mod list;
 pub mod log_level;
 pub mod man;
+pub mod map;
 pub mod mode;
 pub mod monitor;
 pub mod nearest;
@@ -75,10 +76,11 @@ impl Exit {
 }
 
 fn run(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failure> {
-    match &cli.command {
-        Command::Completions(args) => return completions::run(args, output),
-        Command::Man(args) => return man::run(args),
-        _ => {}
+    if let Command::Completions(args) = &cli.command {
+        return completions::run(args, output);
+    }
+    if let Command::Man(args) = &cli.command {
+        return man::run(args);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
@@ -99,6 +101,7 @@ async fn ask_the_daemon(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failur
             monitor::run(&session, &lookups, output).await
         }
         Command::Settle(args) => settle::run(&session, args, output).await,
+        Command::Map(args) => map::run(&session, args, output).await,
         Command::Chown(args) => chown::run(&session, args, output).await,
         Command::Chmod(args) => chmod::run(&session, args, output).await,
         Command::Reset(args) => reset::run(&session, args, output).await,
@@ -112,9 +115,11 @@ async fn ask_the_daemon(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failur
 /// How long a call may take; none where somebody may be typing a password.
 fn patience(command: &Command) -> Option<Duration> {
     match command {
-        Command::Status | Command::List(_) | Command::Info(_) | Command::LogLevel(_) => {
-            Some(ANSWER_TIME)
-        }
+        Command::Status
+        | Command::List(_)
+        | Command::Info(_)
+        | Command::Map(_)
+        | Command::LogLevel(_) => Some(ANSWER_TIME),
         Command::Settle(_)
         | Command::Monitor
         | Command::Chown(_)

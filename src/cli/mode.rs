@@ -9,6 +9,25 @@ pub fn octal(mode: u32) -> String {
     format!("{:04o}", mode & PERMISSIONS)
 }
 
+/// `crw-rw----`, with the letter of the file's type in front.
+#[must_use]
+pub fn symbolic(kind: char, mode: u32) -> String {
+    let mut shown = String::from(kind);
+    let special = [(0o4000, 's', 'S'), (0o2000, 's', 'S'), (0o1000, 't', 'T')];
+    for (shift, (bit, with, without)) in [6, 3, 0].into_iter().zip(special) {
+        let class = mode >> shift;
+        shown.push(if class & 4 != 0 { 'r' } else { '-' });
+        shown.push(if class & 2 != 0 { 'w' } else { '-' });
+        shown.push(match (mode & bit != 0, class & 1 != 0) {
+            (false, false) => '-',
+            (false, true) => 'x',
+            (true, true) => with,
+            (true, false) => without,
+        });
+    }
+    shown
+}
+
 /// The mode that `wanted` makes of `current`, as chmod(1) reads it.
 ///
 /// Octal digits, or clauses such as `u+rw,g=r,o=` and `g=u`. No `who` means everybody: the caller's
@@ -90,7 +109,7 @@ fn special(who: u32, letter: char) -> u32 {
 }
 
 fn bits(letters: &str, who: u32, mode: u32) -> Option<u32> {
-    let copied = |shift: u32| ((mode >> shift) & 7) * 0o111 & who;
+    let copied = |shift: u32| (((mode >> shift) & 7) * 0o111) & who;
     match letters {
         "u" => return Some(copied(6)),
         "g" => return Some(copied(3)),
@@ -111,7 +130,19 @@ fn bits(letters: &str, who: u32, mode: u32) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_relative, octal, parse};
+    use super::{is_relative, octal, parse, symbolic};
+
+    #[test]
+    fn symbolic_modes_are_those_of_ls() {
+        for (mode, shown) in [
+            (0o660, "crw-rw----"),
+            (0o755, "crwxr-xr-x"),
+            (0o7000, "c--S--S--T"),
+            (0o7777, "crwsrwsrwt"),
+        ] {
+            assert_eq!(symbolic('c', mode), shown);
+        }
+    }
 
     #[test]
     fn octal_modes_are_taken_as_they_are() {

@@ -13,7 +13,7 @@ use zbus::{ObjectPath, OwnedObjectPath, fdo};
 use super::escape;
 use super::failure::Failure;
 use super::output::{Output, Tone};
-use super::session::{ROOT, Session};
+use super::session::{INSPECT, ROOT, Session};
 use super::values::Properties;
 
 /// Shows signals until Ctrl-C, or until the daemon leaves the bus.
@@ -22,7 +22,7 @@ pub async fn run(
     lookups: &Session,
     output: &mut Output<'_>,
 ) -> Result<(), Failure> {
-    let told = |error| Failure::of_call(error, None);
+    let told = |error| Failure::of_call(error, INSPECT);
     let manager = session.manager().await?;
     // both streams before Subscribe: what comes right after it is not lost
     let mut signals = manager.inner().receive_all_signals().await.map_err(told)?;
@@ -30,27 +30,30 @@ pub async fn run(
     let mut owners =
         bus.receive_name_owner_changed_with_args(&[(0, "org.mapdev1")]).await.map_err(told)?;
     let mut names = Names::load(lookups).await;
-    manager.subscribe().await.map_err(told)?;
+    // a full queue of signals stops the reader before the reply, so both are read side by side
+    let mut subscribe = std::pin::pin!(manager.subscribe());
+    let mut subscribed = false;
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
             biased;
-            _ = &mut interrupt => break,
+            // the bus tells the daemon that its subscriber has left
+            _ = &mut interrupt => return Ok(()),
+            done = &mut subscribe, if !subscribed => {
+                done.map_err(told)?;
+                subscribed = true;
+            }
             signal = signals.next() => match signal {
                 Some(message) => show(&message, &mut names, lookups, output).await?,
                 None => return Err(gone()),
             },
             change = owners.next() => {
                 if change.is_none_or(|change| has_left(&change)) {
-                    output.flush()?;
                     return Err(gone());
                 }
             }
         }
     }
-    // the bus tells the daemon anyway when we leave
-    let _ = manager.unsubscribe().await;
-    Ok(())
 }
 
 fn gone() -> Failure {

@@ -63,7 +63,8 @@ mod tests {
     #[test]
     fn the_nearest_comes_first_and_strangers_stay_away() {
         let nodes = ["/dev/ttyUSB1", "/dev/ttyUSB0", "/dev/sda", "/dev/ttyS0", "/dev/null"];
-        assert_eq!(names("ttyusb0", nodes.into_iter()), ["/dev/ttyUSB0", "/dev/ttyUSB1"]);
+        let near = names("ttyusb0", nodes.into_iter());
+        assert_eq!(near, ["/dev/ttyUSB0", "/dev/ttyUSB1", "/dev/ttyS0"]);
         assert_eq!(names("/dev/nul", nodes.into_iter()), ["/dev/null"]);
         assert!(names("frobnicator", nodes.into_iter()).is_empty());
     }

@@ -26,7 +26,6 @@ pub trait Manager {
     #[zbus(allow_interactive_auth)]
     fn reload(&self, options: Options<'_>) -> zbus::Result<u64>;
     fn subscribe(&self) -> zbus::Result<()>;
-    fn unsubscribe(&self) -> zbus::Result<()>;
     fn get_map(&self) -> zbus::Result<(OwnedFd, u64)>;
 
     #[zbus(signal)]

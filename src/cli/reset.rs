@@ -11,6 +11,7 @@ const ACTION: Option<&str> = Some("org.mapdev1.set-owner");
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// A node, a link to one, a path below /sys, or a number such as c10:200
     device: String,
 
     /// Also forget what --persist made lasting

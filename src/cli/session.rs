@@ -17,6 +17,9 @@ use super::values::Properties;
 const DAEMON: &str = "org.mapdev1";
 pub const ROOT: &str = "/org/mapdev1";
 
+/// The polkit action of every question.
+pub const INSPECT: Option<&str> = Some("org.mapdev1.inspect");
+
 /// A daemon that answers at all answers a question about its state in this time.
 pub const ANSWER_TIME: Duration = Duration::from_secs(25);
 
@@ -62,7 +65,6 @@ impl Session {
         }
     }
 
-    #[must_use]
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
@@ -70,23 +72,23 @@ impl Session {
     pub async fn manager(&self) -> Result<ManagerProxy<'static>, Failure> {
         let builder = ManagerProxy::builder(&self.connection);
         let proxy = builder.cache_properties(CacheProperties::No).build().await;
-        proxy.map_err(|error| Failure::of_call(error, None))
+        proxy.map_err(|error| Failure::of_call(error, INSPECT))
     }
 
     pub async fn device(&self, path: &OwnedObjectPath) -> Result<DeviceProxy<'static>, Failure> {
         let builder = DeviceProxy::builder(&self.connection).path(path.clone());
         let proxy = builder.cache_properties(CacheProperties::No).build().await;
-        proxy.map_err(|error| Failure::of_call(error, None))
+        proxy.map_err(|error| Failure::of_call(error, INSPECT))
     }
 
     /// All properties of one interface of one of the daemon's objects.
     pub async fn properties(&self, path: &str, interface: &str) -> Result<Properties, Failure> {
-        let told = |error| Failure::of_call(error, None);
+        let told = |error| Failure::of_call(error, INSPECT);
         let builder = PropertiesProxy::builder(&self.connection).destination(DAEMON).path(path);
         let proxy = builder.cache_properties(CacheProperties::No).build().await.map_err(told)?;
         let interface = zbus::names::InterfaceName::try_from(interface).map_err(told)?;
         let values = proxy.get_all(interface).await;
-        values.map(Properties::new).map_err(|error| Failure::of_call(error.into(), None))
+        values.map(Properties::new).map_err(|error| Failure::of_call(error.into(), INSPECT))
     }
 
     pub async fn device_properties(&self, path: &OwnedObjectPath) -> Result<Properties, Failure> {
@@ -100,7 +102,7 @@ impl Session {
         let asked = as_asked(name);
         let error = match manager.resolve_device(&asked).await {
             Ok(path) => return Ok(path),
-            Err(error) => Failure::of_call(error, None),
+            Err(error) => Failure::of_call(error, INSPECT),
         };
         if !error.is(Exit::NoSuchDevice) {
             return Err(error);
@@ -160,9 +162,10 @@ fn cannot_connect(bus: &Bus, error: &zbus::Error) -> Failure {
         Bus::System => "is it running? try: systemctl start dbus, or name another with --bus",
         Bus::Address(_) => "is it running, and is the address of --bus right?",
     };
-    let why = match error {
-        zbus::Error::InputOutput(error) | zbus::Error::Connection(error, _) => error.to_string(),
-        other => escape::text(&other.to_string()),
+    let why = if let zbus::Error::InputOutput(error) | zbus::Error::Connection(error, _) = error {
+        error.to_string()
+    } else {
+        escape::text(&error.to_string())
     };
     Failure::failed(format!("cannot connect to {name} ({why}); {advice}"))
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::escape;
 use super::failure::Failure;
 use super::output::Output;
-use super::session::Session;
+use super::session::{INSPECT, Session};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -32,7 +32,7 @@ pub async fn run(session: &Session, args: &Args, output: &mut Output<'_>) -> Res
     let shown = args.timeout.as_secs_f64();
     let Some(device) = &args.device else {
         let settled = manager.settle(usec).await;
-        let settled = settled.map_err(|error| Failure::of_call(error, None))?;
+        let settled = settled.map_err(|error| Failure::of_call(error, INSPECT))?;
         if output.is_json() {
             output.json(&json!({ "settled": settled }))?;
         }
@@ -45,10 +45,12 @@ pub async fn run(session: &Session, args: &Args, output: &mut Output<'_>) -> Res
     };
     let path = manager.wait_initialized(device, usec).await.map_err(|error| {
         let what = format!("{} is not ready after {shown} s", escape::text(device));
-        match error {
-            zbus::Error::FDO(error) if is_timeout(&error) => Failure::failed(what),
-            other => Failure::of_call(other, None),
+        if let zbus::Error::FDO(fdo) = &error
+            && is_timeout(fdo)
+        {
+            return Failure::failed(what);
         }
+        Failure::of_call(error, INSPECT)
     })?;
     if output.is_json() {
         output.json(&json!({ "settled": true, "path": path.as_str() }))?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::failure::Failure;
 use super::output::{Output, Tone};
-use super::session::{ROOT, Session};
+use super::session::{INSPECT, ROOT, Session};
 use super::values::Properties;
 
 const LABELS: [(&str, &str); 13] = [
@@ -26,7 +26,7 @@ const LABELS: [(&str, &str); 13] = [
 pub async fn run(session: &Session, output: &mut Output<'_>) -> Result<(), Failure> {
     let properties = session.properties(ROOT, "org.mapdev1.Manager").await?;
     let devices = session.manager().await?.list_devices(HashMap::new()).await;
-    let devices = devices.map_err(|error| Failure::of_call(error, None))?.len();
+    let devices = devices.map_err(|error| Failure::of_call(error, INSPECT))?.len();
     if output.is_json() {
         let mut json = properties.json();
         json.insert("devices".to_owned(), devices.into());

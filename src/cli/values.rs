@@ -25,11 +25,11 @@ impl Properties {
 
     #[must_use]
     pub fn number(&self, name: &str) -> Option<u64> {
-        match **self.0.get(name)? {
-            Variant::U32(value) => Some(value.into()),
-            Variant::U64(value) => Some(value),
-            _ => None,
+        let value: &Variant<'_> = self.0.get(name)?;
+        if let Variant::U32(value) = value {
+            return Some((*value).into());
         }
+        if let Variant::U64(value) = value { Some(*value) } else { None }
     }
 
     /// A property that D-Bus carries as `u`.
@@ -85,6 +85,10 @@ pub fn trimmed(bytes: &[u8]) -> &[u8] {
     bytes.strip_suffix(b"\0").unwrap_or(bytes)
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "only some types of D-Bus have a form of their own"
+)]
 fn text(value: &Variant<'_>) -> String {
     match value {
         Variant::Bool(true) => "yes".to_owned(),
@@ -103,6 +107,10 @@ fn text(value: &Variant<'_>) -> String {
 }
 
 /// Bytes become text: what is not UTF-8 in them becomes `\xHH`.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "only some types of D-Bus have a form of their own"
+)]
 fn json(value: &Variant<'_>) -> Json {
     match value {
         Variant::Bool(value) => (*value).into(),
@@ -132,6 +140,10 @@ pub fn utf8(bytes: &[u8]) -> String {
     shown
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "only some types of D-Bus have a form of their own"
+)]
 fn number(value: &Variant<'_>) -> Option<serde_json::Number> {
     Some(match value {
         Variant::U8(value) => (*value).into(),

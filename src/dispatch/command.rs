@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::Ready;
 use super::known::Known;
 use crate::device::DeviceId;
 use crate::rules::decision::Attribute;
@@ -69,6 +70,9 @@ pub struct Terms {
     pub persist: bool,
     /// Checked and refused as ever, but nothing changes.
     pub dry_run: bool,
+    /// The [`Known::instance`] that the caller was allowed to change. If another device has the id
+    /// by now, nothing changes and the answer is [`ChangeError::NoSuchDevice`].
+    pub instance: Option<u64>,
 }
 
 /// Why a run-time change was refused.
@@ -124,6 +128,8 @@ pub enum Notice {
     Changed {
         device: Arc<Known>,
     },
+    /// Every device of today's sysfs was handled: the first walk is over.
+    Ready(Ready),
     /// Some notices were dropped: ask for the list.
     Behind,
     StormStarted {

@@ -1,4 +1,379 @@
 //! Walks the stages: hears, waits, decides, settles, publishes, tells. Read this first.
+//!
+//! One task owns queue, table, claims and map, and nobody else changes them. What a worker can do
+//! alone for its own device (`worker.rs`) it does there; what devices share is done here, when the
+//! worker has answered.
 
+mod answer;
 pub mod command;
 pub mod known;
+mod publish;
+mod sweep;
+mod table;
+mod tell;
+mod worker;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{debug, info, warn};
+
+use crate::config::{Config, Mode};
+use crate::device::record::Records;
+use crate::device::{DeviceId, Sysfs};
+use crate::map::MapWriter;
+use crate::modules::ModuleDb;
+use crate::policy::grants::Grants;
+use crate::queue::{Keys, Limits, Merge, Pushed, Queue, Ticket};
+use crate::uevent::socket::{Heard, KernelSocket};
+use crate::uevent::{Action, Origin, Uevent};
+use command::{COMMANDS_MAX, ChangeError, Command};
+use known::Known;
+use publish::Publisher;
+use sweep::Sweep;
+use table::Table;
+use tell::Teller;
+pub use worker::Book;
+use worker::{Done, Job, Outcome, Workers};
+
+/// Messages taken from the socket in one turn, so that answers and callers get theirs.
+const BATCH: usize = 64;
+
+/// An event in the queue.
+#[derive(Debug)]
+struct Pending {
+    uevent: Arc<Uevent>,
+    id: DeviceId,
+    order: u64,
+    heard: Instant,
+}
+
+/// What the initial walk through sysfs came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Ready {
+    pub devices: usize,
+    pub nodes: usize,
+    pub map_entries: usize,
+    pub modules: usize,
+    pub modules_with_devnames: usize,
+    pub mismatches: usize,
+    pub elapsed: std::time::Duration,
+}
+
+/// What dispatch is given to work with.
+#[derive(Debug)]
+pub struct Parts {
+    pub config: Config,
+    pub socket: KernelSocket,
+    pub map: MapWriter,
+    pub modules: Arc<ModuleDb>,
+    pub commands: mpsc::Receiver<Command>,
+    pub notices: Vec<mpsc::Sender<command::Notice>>,
+    /// Told once, when every device of today's sysfs was handled.
+    pub ready: oneshot::Sender<Ready>,
+    /// Keeps the map's memory when it is another one than before.
+    pub keep_map: fn(&MapWriter),
+}
+
+/// The task.
+#[derive(Debug)]
+pub struct Dispatch {
+    config: Config,
+    sysfs: Sysfs,
+    records: Records,
+    socket: KernelSocket,
+    queue: Queue<Pending>,
+    workers: Workers,
+    done: mpsc::Receiver<Done>,
+    table: Table,
+    publisher: Publisher,
+    teller: Teller,
+    grants: Grants,
+    book: Arc<Book>,
+    sweep: Option<Sweep>,
+    ready: Option<oneshot::Sender<Ready>>,
+    started: Instant,
+    commands: mpsc::Receiver<Command>,
+    keep_map: fn(&MapWriter),
+    /// Events taken in so far; the next one's place in the order.
+    taken: u64,
+    /// Places in the order that are not handled yet.
+    open: BTreeSet<u64>,
+    settlers: Vec<(u64, oneshot::Sender<()>)>,
+    awaiting: Vec<(Vec<u8>, oneshot::Sender<Arc<Known>>)>,
+    changing: Vec<(u64, oneshot::Sender<Result<(), ChangeError>>)>,
+    throttled: BTreeSet<DeviceId>,
+    handled: u64,
+    resyncs: u64,
+}
+
+/// The way to ask dispatch, and the end that it listens at.
+#[must_use]
+pub fn commands() -> (mpsc::Sender<Command>, mpsc::Receiver<Command>) {
+    mpsc::channel(COMMANDS_MAX)
+}
+
+impl Dispatch {
+    /// Loads policy and grants, starts the workers.
+    ///
+    /// # Errors
+    /// When a folder of the runtime state or a thread cannot be made.
+    pub fn new(parts: Parts) -> io::Result<Self> {
+        let Parts { config, socket, map, modules, commands, notices, ready, keep_map } = parts;
+        let (workers, done) = Workers::start(&config)?;
+        let (grants, problem) = Grants::load(&config.runtime.join("policy.d"));
+        if let Some(problem) = problem {
+            warn!("{problem}");
+        }
+        Ok(Self {
+            sysfs: Sysfs::new(&config.sysfs),
+            records: Records::open(&config.records_folder())?,
+            socket,
+            queue: Queue::new(Limits::default()),
+            workers,
+            done,
+            table: Table::default(),
+            publisher: Publisher::new(&config, map),
+            teller: Teller::new(config.mode == Mode::Active, notices)?,
+            grants,
+            book: Arc::new(answer::load_book(&config, 1, modules)),
+            sweep: None,
+            ready: Some(ready),
+            started: Instant::now(),
+            commands,
+            keep_map,
+            taken: 0,
+            open: BTreeSet::new(),
+            settlers: Vec::new(),
+            awaiting: Vec::new(),
+            changing: Vec::new(),
+            throttled: BTreeSet::new(),
+            handled: 0,
+            resyncs: 0,
+            config,
+        })
+    }
+
+    /// Runs until `stop` says so; then handles what it has taken in, and returns.
+    ///
+    /// # Errors
+    /// When the socket fails for good.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
+        let mut watchdog = tell::Watchdog::new();
+        (self.keep_map)(self.publisher.map());
+        self.start_sweep();
+        loop {
+            let stopping = *stop.borrow();
+            if stopping && self.queue.is_idle() {
+                return Ok(());
+            }
+            let hearing = !stopping && !self.queue.is_full();
+            tokio::select! {
+                biased;
+                Some(done) = self.done.recv() => self.finish_batch(done),
+                Some(command) = self.commands.recv() => self.answer(command),
+                () = watchdog.tick() => {}
+                heard = self.socket.recv(), if hearing => self.hear_batch(heard?)?,
+                event = sweep::next(&mut self.sweep), if hearing => self.swept(event),
+                changed = stop.changed(), if !stopping => drop(changed),
+            }
+            self.start_jobs();
+            if self.publisher.take_replaced() {
+                (self.keep_map)(self.publisher.map());
+            }
+        }
+    }
+
+    /// Stage 1: takes what the socket has, up to a batch.
+    fn hear_batch(&mut self, first: Heard) -> io::Result<()> {
+        self.hear(first);
+        for _ in 1..BATCH {
+            match self.socket.try_recv()? {
+                Some(heard) => self.hear(heard),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Event(uevent, dropped) => {
+                if !dropped.is_empty() {
+                    let devpath = uevent.devpath().escape_ascii();
+                    warn!(seqnum = uevent.seqnum(), "uevent of {devpath}: {dropped}");
+                }
+                self.take(uevent);
+            }
+            Heard::Refused(refusal) => warn!("uevent refused: {refusal}"),
+            Heard::Lost => {
+                warn!("the kernel lost uevents for want of buffer; reading sysfs again");
+                self.resyncs += 1;
+                self.start_sweep();
+            }
+        }
+    }
+
+    /// Stage 2: the event waits for all that concerns its device. Returns its place in the order.
+    fn take(&mut self, uevent: Uevent) -> u64 {
+        let id = DeviceId::of(&uevent);
+        let order = self.taken;
+        self.taken += 1;
+        self.open.insert(order);
+        let uevent = Arc::new(uevent);
+        let pending =
+            Pending { uevent: uevent.clone(), id: id.clone(), order, heard: Instant::now() };
+        let keys = Keys {
+            devpath: uevent.devpath(),
+            devpath_old: uevent.devpath_old(),
+            id: Some(id.as_bytes()),
+            devname: uevent.devname(),
+        };
+        let plain = uevent.action() == Action::Change && uevent.origin == Origin::Kernel;
+        let merge = if plain { Merge::Allowed } else { Merge::Never };
+        match self.queue.push(&keys, merge, pending) {
+            Pushed::Runnable | Pushed::Waiting => {}
+            Pushed::Merged(older) => {
+                self.close(older.order);
+                if self.throttled.insert(older.id.clone())
+                    && let Some(device) = self.table.get(&older.id)
+                {
+                    let device = device.clone();
+                    let rate = u32::try_from(self.queue.waiting()).unwrap_or(u32::MAX);
+                    warn!("{} storms: changes that wait are merged", device.id);
+                    self.teller.notify(command::Notice::StormStarted { device, rate });
+                }
+            }
+        }
+        order
+    }
+
+    /// Stages 3 to 5: hands what may run to the workers.
+    fn start_jobs(&mut self) {
+        while self.workers.has_idle() {
+            let Some((ticket, pending)) = self.queue.next() else { return };
+            let known = self.table.get(&pending.id).cloned();
+            let grants = self.grants.of(&pending.id).cloned();
+            let Pending { uevent, order, heard, .. } = pending;
+            let book = self.book.clone();
+            let job = Job { ticket, uevent, order, heard, known, grants, book };
+            if let Err(job) = self.workers.give(job) {
+                // the worker's thread is gone, and with panic = "abort" so would we be
+                warn!("no worker takes the event of {}", job.uevent.devpath().escape_ascii());
+                self.end(job.ticket, job.order);
+            }
+        }
+    }
+
+    fn finish_batch(&mut self, done: Done) {
+        self.finish(done);
+        while let Ok(done) = self.done.try_recv() {
+            self.finish(done);
+        }
+    }
+
+    /// Stages 6 to 9: publishes what the worker found, and tells everybody.
+    fn finish(&mut self, done: Done) {
+        let Done { worker, id, job, outcome, mut problems } = done;
+        self.workers.is_idle_again(worker);
+        let usec = || u64::try_from(job.heard.elapsed().as_micros()).unwrap_or(u64::MAX);
+        match outcome {
+            Outcome::Settled(known) => {
+                let known = Arc::new(*known);
+                self.end_stale_grants(&known, job.grants.as_deref(), &mut problems);
+                let old = self.table.insert(known.clone());
+                problems.extend(self.publisher.publish(&known, old.as_deref(), &self.table));
+                problems.extend(self.teller.handled(&job.uevent, &known, usec()));
+                self.tell_awaiting(&known);
+            }
+            Outcome::Removed => {
+                self.end_grants(&id, &mut problems);
+                let old = self.table.remove(&id);
+                if let Some(old) = &old {
+                    problems.extend(self.publisher.withdraw(old, &self.table));
+                }
+                problems.extend(self.teller.removed(&job.uevent, old, usec()));
+            }
+            Outcome::Gone => debug!("{id}: gone before it was looked at"),
+        }
+        if job.uevent.origin == Origin::Kernel {
+            self.handled += 1;
+        }
+        for problem in problems {
+            let devpath = job.uevent.devpath().escape_ascii();
+            warn!(seqnum = job.uevent.seqnum(), "{devpath}: {problem}");
+        }
+        self.end(job.ticket, job.order);
+    }
+
+    /// The event is over: what waited for it may go on.
+    fn end(&mut self, ticket: Ticket, order: u64) {
+        self.queue.done(ticket);
+        self.close(order);
+        if self.queue.is_idle() {
+            self.end_storms();
+        }
+        self.end_sweep_if_done();
+    }
+
+    fn close(&mut self, order: u64) {
+        self.open.remove(&order);
+        if let Some(at) = self.changing.iter().position(|(mark, _)| *mark == order) {
+            drop(self.changing.swap_remove(at).1.send(Ok(())));
+        }
+        self.release();
+    }
+
+    /// Answers those who wait until everything older than their question is over.
+    fn release(&mut self) {
+        if self.settlers.is_empty() || self.sweep.is_some() {
+            return;
+        }
+        let oldest = self.open.first().copied().unwrap_or(u64::MAX);
+        let (over, waiting): (Vec<_>, _) =
+            self.settlers.drain(..).partition(|(mark, _)| *mark <= oldest);
+        self.settlers = waiting;
+        for (_, reply) in over {
+            // a caller that no longer listens is no error
+            let _ = reply.send(());
+        }
+    }
+
+    fn end_storms(&mut self) {
+        for id in std::mem::take(&mut self.throttled) {
+            let dropped = self.queue.merged();
+            if let Some(device) = self.table.get(&id).cloned() {
+                self.teller.notify(command::Notice::StormEnded { device, dropped });
+            }
+        }
+    }
+
+    fn tell_awaiting(&mut self, known: &Arc<Known>) {
+        if self.awaiting.is_empty() {
+            return;
+        }
+        let claims = &self.publisher.claims;
+        let waiting = std::mem::take(&mut self.awaiting);
+        for (name, reply) in waiting {
+            match self.table.resolve(&name, claims).filter(|found| found.id == known.id) {
+                Some(found) => drop(reply.send(found.clone())),
+                None => self.awaiting.push((name, reply)),
+            }
+        }
+        // a caller that gave up is forgotten
+        self.awaiting.retain(|(_, reply)| !reply.is_closed());
+    }
+}
+
+/// Says what the socket was granted, once.
+pub fn log_socket(socket: &KernelSocket, wanted: usize) {
+    let granted = socket.granted();
+    if granted < wanted {
+        warn!("receive buffer: {granted} bytes granted, {wanted} wanted; storms may overrun it");
+    } else {
+        info!("receive buffer: {granted} bytes granted");
+    }
+}

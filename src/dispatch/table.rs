@@ -79,9 +79,11 @@ impl Table {
         if let Some(known) = claims.owner(name).and_then(|id| self.devices.get(id)) {
             return Some(known);
         }
-        if let Some(number) = [b"char/".as_slice(), b"block/"].iter().zip(["c", "b"]).find_map(
-            |(folder, kind)| Some([kind.as_bytes(), name.strip_prefix(*folder)?].concat()),
-        ) {
+        if let Some(number) =
+            [b"char/".as_slice(), b"block/"].iter().zip(["c", "b"]).find_map(|(folder, kind)| {
+                Some([kind.as_bytes(), name.strip_prefix(*folder)?].concat())
+            })
+        {
             return self.devices.get(&DeviceId::from_bytes(&number)?);
         }
         self.devices.get(&DeviceId::from_bytes(text)?)

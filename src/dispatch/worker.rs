@@ -18,9 +18,9 @@ use crate::device::{Device, DeviceId, Sysfs};
 use crate::modules::ModuleDb;
 use crate::nodes::Permissions;
 use crate::nodes::devtmpfs::{KERNEL_DEFAULT, Node, decided};
-use crate::policy::grants::DeviceGrants;
-use crate::policy::overlay;
 use crate::policy::Policy;
+use crate::policy::apply;
+use crate::policy::grants::DeviceGrants;
 use crate::queue::Ticket;
 use crate::rules;
 use crate::rules::decision::{Attribute, Decision, Source};
@@ -172,9 +172,9 @@ impl Hands {
         let instance = instance.unwrap_or(0);
         let before = job.known.as_deref().filter(|known| known.instance == instance);
         let mut decision = rules::decide(device);
-        overlay::overlay(&job.book.policy, device, &mut decision);
+        apply::policy(&job.book.policy, device, &mut decision);
         if let Some(grants) = job.grants.as_deref().filter(|grants| grants.instance == instance) {
-            overlay::grant(&grants.grants, &mut decision);
+            apply::grant(&grants.grants, &mut decision);
         }
         decision.finish();
         take_back(before.map(|known| &known.decision), &mut decision);

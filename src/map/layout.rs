@@ -302,7 +302,8 @@ impl Geometry {
     #[must_use]
     pub fn string(&self, offset: u32, len: usize) -> Option<usize> {
         let len = u64::try_from(len).ok()?.checked_next_multiple_of(8)?;
-        let fits = offset % 8 == 0 && u64::from(offset).checked_add(len)? <= self.strings_len;
+        let fits =
+            offset.is_multiple_of(8) && u64::from(offset).checked_add(len)? <= self.strings_len;
         fits.then(|| usize::try_from(self.strings_off + u64::from(offset)).ok()).flatten()
     }
 

@@ -4,7 +4,6 @@
 //! of stores that it relies on is in `publish`; `kmod-shim/mapdev_abi.h` has the reasons.
 #![forbid(unsafe_code)]
 
-use std::hint::spin_loop;
 use std::sync::atomic::Ordering::{self, Acquire, Relaxed};
 
 use super::layout::{
@@ -19,6 +18,8 @@ pub trait Memory {
     fn store32(&self, at: usize, value: u32, order: Ordering);
     fn store64(&self, at: usize, value: u64, order: Ordering);
     fn fence(&self, order: Ordering);
+    /// Lets the writer get on before the next look.
+    fn pause(&self);
 }
 
 /// The words of an entry, without `seq`.
@@ -102,7 +103,8 @@ pub enum Wanted<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Glance {
     Is(Entry),
-    Other,
+    /// Not the wanted one, at this `seq`.
+    Other(u32),
     Torn,
 }
 
@@ -131,6 +133,11 @@ impl<M: Memory> Table<M> {
     /// Counts changes of mode and owner.
     pub fn attribute_changes(&self) -> u64 {
         self.memory.load64(header::CHG, Acquire)
+    }
+
+    fn seq(&self, number: u32) -> u32 {
+        let at = self.geometry.entry(number);
+        at.map_or(0, |at| self.memory.load32(at + entry::SEQ, Relaxed))
     }
 
     fn fields(&self, at: usize) -> Fields {
@@ -201,20 +208,20 @@ impl<M: Memory> Table<M> {
 
     /// Copies an entry if it is the wanted one and held still.
     pub fn glance(&self, number: u32, wanted: Wanted<'_>) -> Glance {
-        let Some(at) = self.geometry.entry(number) else { return Glance::Other };
+        let Some(at) = self.geometry.entry(number) else { return Glance::Other(0) };
         let seq = self.memory.load32(at + entry::SEQ, Acquire);
         if seq & 1 == 1 {
             return Glance::Torn;
         }
         let fields = self.fields(at);
-        let copied = self.complete(number, fields, wanted);
+        let copied = self.complete(number, fields, wanted, seq);
         // the cell and the strings are this object's as long as the entry stands, so the check
         // comes after all of them
         self.memory.fence(Acquire);
         if self.memory.load32(at + entry::SEQ, Relaxed) == seq { copied } else { Glance::Torn }
     }
 
-    fn complete(&self, number: u32, mut fields: Fields, wanted: Wanted<'_>) -> Glance {
+    fn complete(&self, number: u32, mut fields: Fields, wanted: Wanted<'_>, seq: u32) -> Glance {
         let named = |parent, name: &[u8]| {
             fields.parent == parent
                 && usize::from(fields.name_len) == name.len()
@@ -226,7 +233,7 @@ impl<M: Memory> Table<M> {
             Wanted::Any => true,
         };
         if !matches || fields.id == ID_FREE {
-            return Glance::Other;
+            return Glance::Other(seq);
         }
         let name = match wanted {
             Wanted::Named { .. } => Some(Vec::new()),
@@ -235,7 +242,7 @@ impl<M: Memory> Table<M> {
             }
         };
         let aux = self.string(fields.aux_off, fields.aux_len, AUX_MAX);
-        let (Some(name), Some(aux)) = (name, aux) else { return Glance::Other };
+        let (Some(name), Some(aux)) = (name, aux) else { return Glance::Other(seq) };
         match self.attributes(fields.cell, fields.id) {
             CellState::Torn => return Glance::Torn,
             CellState::Unset => {}
@@ -265,9 +272,14 @@ impl<M: Memory> Table<M> {
                 }
                 match self.glance(slot - 1, Wanted::Named { parent, name }) {
                     Glance::Is(copied) => return Search::Found(copied, bucket),
-                    // the entry may have been used anew for another name since the slot was read
-                    Glance::Other if self.memory.load32(at, Acquire) == slot => break,
-                    Glance::Other | Glance::Torn => spin_loop(),
+                    // the entry may have been freed since the slot was read, and even used anew
+                    // for this very name: neither slot nor seq may have moved, in this order
+                    Glance::Other(seq)
+                        if self.memory.load32(at, Acquire) == slot && self.seq(slot - 1) == seq =>
+                    {
+                        break;
+                    }
+                    Glance::Other(_) | Glance::Torn => self.memory.pause(),
                 }
             }
         }
@@ -280,7 +292,7 @@ impl<M: Memory> Table<M> {
             let entry = self.memory.load32(at + chain::ENTRY, Acquire);
             match self.glance(entry.checked_sub(1)?, Wanted::Object { id, cell }) {
                 Glance::Is(copied) => return (copied.fields.parent == above).then_some(copied),
-                Glance::Other | Glance::Torn => spin_loop(),
+                Glance::Other(_) | Glance::Torn => self.memory.pause(),
             }
         }
         None
@@ -333,7 +345,7 @@ impl<M: Memory> Table<M> {
                 let Some(after) = after else { break };
                 next = after;
             }
-            spin_loop();
+            self.memory.pause();
         }
         Listed::Busy
     }

@@ -54,6 +54,16 @@ impl<M: Memory> Table<M> {
         self.memory.store32(at + entry::SEQ, seq.wrapping_add(1), Release);
     }
 
+    /// Frees an entry: id 0 is enough, the rest is overwritten by the next one.
+    fn clear(&self, number: u32) {
+        let Some(at) = self.geometry.entry(number) else { return };
+        let seq = self.memory.load32(at + entry::SEQ, Relaxed) | 1;
+        self.memory.store32(at + entry::SEQ, seq, Relaxed);
+        self.memory.fence(Release);
+        self.memory.store64(at + entry::ID, ID_FREE, Relaxed);
+        self.memory.store32(at + entry::SEQ, seq.wrapping_add(1), Release);
+    }
+
     /// Writes a string to free room; callers do so before the entry that names it.
     pub fn write_string(&self, offset: u32, bytes: &[u8]) {
         let Some(at) = self.geometry.string(offset, bytes.len()) else { return };
@@ -145,7 +155,7 @@ impl<M: Memory> Table<M> {
         self.fill(place.entry, fields);
         self.store_slot(place.bucket, place.entry + 1);
         self.store_chain(place.cell, chain::ENTRY, place.entry + 1);
-        self.fill(old, &Fields::default());
+        self.clear(old);
         self.advance();
     }
 
@@ -160,7 +170,7 @@ impl<M: Memory> Table<M> {
             }
             self.memory.store64(at + chain::ID, ID_FREE, Release);
         }
-        self.fill(place.entry, &Fields::default());
+        self.clear(place.entry);
         self.sweep(place.bucket);
         self.advance();
     }

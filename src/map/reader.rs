@@ -149,7 +149,7 @@ impl MapReader {
             let wanted = Wanted::Object { id: ID_ROOT, cell: ROOT_CELL };
             return match self.table.glance(ROOT_ENTRY, wanted) {
                 Glance::Is(root) => Search::Found(root, 0),
-                Glance::Other => Search::Absent,
+                Glance::Other(_) => Search::Absent,
                 Glance::Torn => Search::Busy,
             };
         }
@@ -161,7 +161,7 @@ impl MapReader {
         while let Some(name) = names.next() {
             let (mut entry, bucket) = match self.table.find(parent, name) {
                 Search::Found(entry, bucket) => (entry, bucket),
-                other => return other,
+                end @ (Search::Absent | Search::Busy) => return end,
             };
             if names.peek().is_none() {
                 entry.name = name.to_vec();

@@ -142,7 +142,7 @@ impl Region {
 
     /// The words of an atomic type lie within the mapping and aligned, or there is none.
     fn place(&self, at: usize, size: usize) -> Option<*mut u8> {
-        let fits = at % size == 0 && at.checked_add(size)? <= self.map.len();
+        let fits = at.is_multiple_of(size) && at.checked_add(size)? <= self.map.len();
         fits.then(|| self.map.as_mut_ptr().wrapping_add(at))
     }
 
@@ -199,6 +199,10 @@ impl Memory for Region {
 
     fn fence(&self, order: Ordering) {
         fence(order);
+    }
+
+    fn pause(&self) {
+        std::hint::spin_loop();
     }
 }
 

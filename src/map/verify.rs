@@ -61,8 +61,8 @@ impl<M: Memory> Findings<'_, M> {
                     self.say(format!("entry {number}: half written"));
                 }
                 Glance::Torn => self.say(format!("entry {number}: attributes half written")),
-                Glance::Other if id == ID_FREE => {}
-                Glance::Other => self.say(format!("entry {number}: a string is out of range")),
+                Glance::Other(_) if id == ID_FREE => {}
+                Glance::Other(_) => self.say(format!("entry {number}: a string is out of range")),
             }
         }
         live

@@ -16,7 +16,7 @@ use super::modinfo::{self, ModInfo};
 use super::{Devname, Module, ModuleDb, ScanProblem};
 
 /// A module is read and unpacked into memory; the largest of Debian is below 32 MiB.
-const FILE_LIMIT: u64 = 256 << 20;
+const FILE_LIMIT: u64 = 128 << 20;
 /// What unpacking itself may take; a preset of xz needs at most 65 MiB.
 const XZ_MEMORY: u64 = 128 << 20;
 /// Window of zstd as a power of two; the kernel's build uses at most 2^27.

@@ -3,11 +3,13 @@
 //! The highest priority wins for each attribute by itself; at a tie the later file and the later rule.
 //! A rule is found through one of its literal values, so that ten thousand rules cost as much as ten.
 
+pub mod apply;
 mod condition;
 mod dirs;
 mod file;
 pub mod grants;
 mod index;
+pub mod local;
 mod overlay;
 mod read;
 

@@ -101,6 +101,12 @@ fn bracket(pattern: &[u8], start: usize, byte: u8) -> Option<(bool, usize)> {
             p = next;
             continue;
         }
+        // an equivalence class, which in the C locale is its one byte; it begins no range
+        if let Some([b'[', b'=', inner, b'=', b']']) = pattern.get(p..p + 5) {
+            found |= *inner == byte;
+            p += 5;
+            continue;
+        }
         let (low, next) = endpoint(pattern, p)?;
         p = next;
         // a minus before the closing bracket is a minus
@@ -114,16 +120,13 @@ fn bracket(pattern: &[u8], start: usize, byte: u8) -> Option<(bool, usize)> {
     }
 }
 
-/// One byte inside a bracket expression: itself, quoted, or as `[.x.]` or `[=x=]`.
+/// One byte inside a bracket expression: itself, quoted, or as `[.x.]`.
 fn endpoint(pattern: &[u8], p: usize) -> Option<(u8, usize)> {
     let byte = *pattern.get(p)?;
     if byte == b'\\' {
         return Some((*pattern.get(p + 1)?, p + 2));
     }
-    if byte == b'['
-        && let Some([kind @ (b'.' | b'='), inner, close, b']']) = pattern.get(p + 1..p + 5)
-        && kind == close
-    {
+    if let Some([b'[', b'.', inner, b'.', b']']) = pattern.get(p..p + 5) {
         return Some((*inner, p + 5));
     }
     Some((byte, p + 1))

@@ -1,0 +1,314 @@
+//! Starts the tasks, waits for signals, stops the tasks.
+//!
+//! Dispatch has the main thread and its runtime for itself and the signals; the bus has a thread
+//! and a runtime of its own, so that no caller can hold up an event.
+
+mod accounts;
+pub mod args;
+mod logs;
+mod present;
+mod systemd;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info, warn};
+
+use crate::bus::{Bus, BusConfig, BusError};
+use crate::config::{Config, Mode};
+use crate::dispatch::command::{Command, NOTICES_MAX, Notice};
+use crate::dispatch::{self, Dispatch, Parts, Ready};
+use crate::map::MapWriter;
+use crate::modules::{ModuleDb, scan};
+use crate::uevent::socket::{KernelSocket, Options};
+use args::Args;
+use logs::LogHandle;
+
+/// Names that a first map has room for; it grows by itself.
+const MAP_ENTRIES: u32 = 1024;
+
+/// What the daemon cannot go on without.
+#[derive(Debug)]
+pub enum Fatal {
+    /// What was tried, and how it failed.
+    Io(&'static str, io::Error),
+    /// Another device manager answers on this machine.
+    OtherManager(String),
+    Bus(BusError),
+}
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(what, error) => write!(f, "cannot {what}: {error}"),
+            Self::OtherManager(what) => f.write_str(what),
+            Self::Bus(error) => write!(f, "bus: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Fatal {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io(_, error) => Some(error),
+            Self::Bus(error) => Some(error),
+            Self::OtherManager(_) => None,
+        }
+    }
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// What it cannot go on without.
+pub fn run(args: &Args) -> Result<(), Fatal> {
+    let started = Instant::now();
+    let (config, problems) = args.config();
+    let log = logs::start(&config.log_level);
+    problems.into_iter().for_each(|problem| warn!("{problem}"));
+    if config.mode == Mode::Active {
+        refuse_second_manager()?;
+    }
+    let io = |what| move |error| Fatal::Io(what, error);
+    let kept = systemd::take_descriptors();
+    std::fs::create_dir_all(&config.runtime).map_err(io("make the runtime folder"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(io("start the runtime"))?;
+    runtime.block_on(async {
+        let modules = tokio::task::spawn_blocking({
+            let root = config.root.clone();
+            move || read_modules(&root)
+        });
+        let socket = open_socket(kept.socket, config.receive_buffer)
+            .map_err(io("listen to the kernel's uevents"))?;
+        dispatch::log_socket(&socket, config.receive_buffer);
+        let map = open_map(kept.map).map_err(io("make the map"))?;
+        let modules = modules.await.map_err(|error| Fatal::Io("read the modules", error.into()))?;
+        Daemon::start(config, args.present, log, Given { socket, map, modules }, started)?
+            .run()
+            .await
+    })
+}
+
+/// Two managers would undo each other's work on /dev.
+fn refuse_second_manager() -> Result<(), Fatal> {
+    let control = "/run/udev/control";
+    match rustix_seqpacket(control) {
+        true => Err(Fatal::OtherManager(format!(
+            "another device manager answers at {control}; stop it first \
+             (systemctl stop systemd-udevd), or run in shadow mode (--mode shadow)"
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// Whether somebody listens on a socket of sequenced packets.
+fn rustix_seqpacket(path: &str) -> bool {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
+    let Ok(address) = SocketAddrUnix::new(path) else { return false };
+    let socket = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None);
+    socket.is_ok_and(|socket| connect(&socket, &address).is_ok())
+}
+
+fn open_socket(
+    kept: Option<std::os::fd::OwnedFd>,
+    receive_buffer: usize,
+) -> io::Result<KernelSocket> {
+    let options = Options { receive_buffer };
+    match kept {
+        Some(fd) => {
+            info!("listening on the socket that the service manager kept");
+            KernelSocket::adopt(fd, &options)
+        }
+        None => KernelSocket::open(&options),
+    }
+}
+
+/// The map of an earlier run if the service manager kept it whole, else a new one.
+fn open_map(kept: Option<std::os::fd::OwnedFd>) -> io::Result<MapWriter> {
+    if let Some(fd) = kept {
+        match MapWriter::adopt(fd) {
+            Ok(map) => {
+                info!(generation = map.generation(), "goes on with the map of the last run");
+                return Ok(map);
+            }
+            Err(error) => warn!("the kept map cannot be used: {error}; making a new one"),
+        }
+    }
+    MapWriter::create(MAP_ENTRIES)
+}
+
+fn read_modules(root: &std::path::Path) -> ModuleDb {
+    match scan::running_release() {
+        Ok(release) => scan::scan(root, &release),
+        Err(error) => {
+            warn!("cannot tell the running kernel's release: {error}");
+            ModuleDb::default()
+        }
+    }
+}
+
+struct Given {
+    socket: KernelSocket,
+    map: MapWriter,
+    modules: ModuleDb,
+}
+
+/// The tasks and what ties them together.
+struct Daemon {
+    dispatch: tokio::task::JoinHandle<io::Result<()>>,
+    bus: Option<oneshot::Receiver<Result<(), BusError>>>,
+    presenter: Option<std::thread::JoinHandle<()>>,
+    ready: oneshot::Receiver<Ready>,
+    stop: watch::Sender<bool>,
+    commands: mpsc::Sender<Command>,
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Daemon {
+    fn start(
+        config: Config,
+        present: bool,
+        log: LogHandle,
+        given: Given,
+        started: Instant,
+    ) -> Result<Self, Fatal> {
+        let io = |what| move |error| Fatal::Io(what, error);
+        let catch = |kind| signal(kind).map_err(io("catch signals"));
+        let (terminate, interrupt) =
+            (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
+        let hangup = catch(SignalKind::hangup())?;
+        for problem in given.modules.problems() {
+            info!("module left out: {problem}");
+        }
+        let (stop, stopped) = watch::channel(false);
+        let (commands, listening) = dispatch::commands();
+        let (ready, is_ready) = oneshot::channel();
+        let mut notices = Vec::new();
+        let mut listener = || {
+            let (sender, receiver) = mpsc::channel::<Notice>(NOTICES_MAX);
+            notices.push(sender);
+            receiver
+        };
+        let bus = match config.bus.as_deref() {
+            Some("none") => None,
+            address => {
+                let bus_config = BusConfig {
+                    address: address.filter(|address| *address != "system").map(Into::into),
+                    log_target: log.target().to_owned(),
+                    features: features(config.mode),
+                    ..BusConfig::default()
+                };
+                let accounts = Arc::new(accounts::Files::new(&config.root));
+                let bus =
+                    Bus::new(bus_config, commands.clone(), listener(), accounts, Arc::new(log));
+                Some(bus.start(stopped.clone()).map_err(io("start the bus"))?)
+            }
+        };
+        let presenter = if present {
+            let heading = present::Heading::of(&config, started);
+            Some(present::Presenter::start(heading, listener()).map_err(io("start a thread"))?)
+        } else {
+            None
+        };
+        let parts = Parts {
+            config,
+            socket: given.socket,
+            map: given.map,
+            modules: Arc::new(given.modules),
+            commands: listening,
+            notices,
+            ready,
+            keep_map: systemd::keep_map,
+        };
+        let dispatch = Dispatch::new(parts).map_err(io("prepare the runtime folder"))?;
+        Ok(Self {
+            dispatch: tokio::spawn(dispatch.run(stopped)),
+            bus,
+            presenter,
+            ready: is_ready,
+            stop,
+            commands,
+            terminate,
+            interrupt,
+            hangup,
+        })
+    }
+
+    async fn run(mut self) -> Result<(), Fatal> {
+        let mut bus = self.bus.take();
+        let mut waiting = true;
+        let ended = loop {
+            tokio::select! {
+                ended = &mut self.dispatch => break ended,
+                result = ended_bus(&mut bus) => {
+                    // what can be served without a bus is served; only a bad address is our user's
+                    let BusFailed(error) = result;
+                    error!("bus: {error}; going on without it");
+                    bus = None;
+                }
+                ready = &mut self.ready, if waiting => {
+                    waiting = false;
+                    if let Ok(ready) = ready {
+                        systemd::ready(&ready);
+                    }
+                }
+                _ = self.terminate.recv() => self.stop(),
+                _ = self.interrupt.recv() => self.stop(),
+                _ = self.hangup.recv() => self.reload().await,
+            }
+        };
+        self.stop();
+        if let Some(presenter) = self.presenter.take() {
+            drop(presenter.join());
+        }
+        match ended {
+            Ok(result) => result.map_err(|error| Fatal::Io("hear the kernel", error)),
+            Err(error) => Err(Fatal::Io("run dispatch", error.into())),
+        }
+    }
+
+    fn stop(&self) {
+        systemd::stopping();
+        self.stop.send_replace(true);
+    }
+
+    async fn reload(&self) {
+        systemd::reloading();
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Reload(reply)).await.is_ok() {
+            // a dispatch that has ended is noticed by the loop
+            drop(answer.await);
+        }
+        systemd::reloaded();
+    }
+}
+
+struct BusFailed(BusError);
+
+async fn ended_bus(bus: &mut Option<oneshot::Receiver<Result<(), BusError>>>) -> BusFailed {
+    loop {
+        match bus {
+            Some(end) => match end.await {
+                Ok(Err(error)) => return BusFailed(error),
+                Ok(Ok(())) | Err(_) => *bus = None,
+            },
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// What this build and mode can do, in words that stay.
+fn features(mode: Mode) -> Vec<String> {
+    let mut words = vec!["coldplug", "map", "modinfo", "policy", "grants"];
+    if mode == Mode::Active {
+        words.extend(["nodes", "links", "announce"]);
+    }
+    words.into_iter().map(ToOwned::to_owned).collect()
+}

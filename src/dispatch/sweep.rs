@@ -1,0 +1,140 @@
+//! A walk through today's sysfs, at start and after loss: every device is handled anew, and what
+//! is no longer there is removed.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::command::Notice;
+use super::{Dispatch, Ready};
+use crate::coldplug;
+use crate::device::DeviceId;
+use crate::uevent::{Action, Origin, Uevent};
+
+/// One walk under way.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    /// `None` once everything was read.
+    events: Option<mpsc::Receiver<Uevent>>,
+    seen: HashSet<DeviceId>,
+    /// The walk ends when every event up to here was handled.
+    last: u64,
+    started: Instant,
+    /// Loss was reported while it ran: another walk must follow.
+    again: bool,
+}
+
+/// The next event of the walk; `None` once, when all was read. Waits for ever without a walk.
+pub(super) async fn next(sweep: &mut Option<Sweep>) -> Option<Uevent> {
+    match sweep.as_mut().and_then(|sweep| sweep.events.as_mut()) {
+        Some(events) => events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Dispatch {
+    pub(super) fn start_sweep(&mut self) {
+        if let Some(sweep) = &mut self.sweep {
+            sweep.again = true;
+            return;
+        }
+        self.sweep = Some(Sweep {
+            events: Some(coldplug::start(&self.sysfs)),
+            seen: HashSet::new(),
+            last: self.taken,
+            started: Instant::now(),
+            again: false,
+        });
+    }
+
+    /// Takes in one event of the walk.
+    pub(super) fn swept(&mut self, event: Option<Uevent>) {
+        match event {
+            Some(event) => {
+                let id = DeviceId::of(&event);
+                self.take(event);
+                if let Some(sweep) = &mut self.sweep {
+                    sweep.seen.insert(id);
+                }
+            }
+            None => {
+                let taken = self.taken;
+                if let Some(sweep) = &mut self.sweep {
+                    sweep.events = None;
+                    sweep.last = taken;
+                }
+                self.end_sweep_if_done();
+            }
+        }
+    }
+
+    /// Ends the walk when all was read and handled.
+    pub(super) fn end_sweep_if_done(&mut self) {
+        let oldest = self.open.first().copied().unwrap_or(u64::MAX);
+        let over = |sweep: &Sweep| sweep.events.is_none() && sweep.last <= oldest;
+        let Some(sweep) = self.sweep.take_if(|sweep| over(sweep)) else { return };
+        self.remove_unseen(&sweep.seen);
+        if sweep.again {
+            self.start_sweep();
+            return;
+        }
+        if self.ready.is_some() {
+            self.forget_leftovers();
+        }
+        let elapsed = sweep.started.elapsed();
+        info!("read sysfs in {} ms: {} devices", elapsed.as_millis(), self.table.len());
+        if let Some(ready) = self.ready.take() {
+            let summary = self.summary();
+            self.teller.notify(Notice::Ready(summary));
+            // a daemon that is being stopped no longer waits for it
+            let _ = ready.send(summary);
+        }
+        self.release();
+    }
+
+    /// A device that the walk did not meet, and sysfs does not have, is removed like any other.
+    fn remove_unseen(&mut self, seen: &HashSet<DeviceId>) {
+        let gone = |known: &&std::sync::Arc<super::Known>| {
+            !seen.contains(&known.id) && self.sysfs.instance(known.uevent.devpath()).is_none()
+        };
+        let gone: Vec<_> = self.table.iter().filter(gone).cloned().collect();
+        let seqnum = self.sysfs.seqnum();
+        for known in gone {
+            let properties: Vec<_> = known.uevent.properties().collect();
+            let devpath = known.uevent.devpath();
+            let origin = Origin::Coldplug;
+            self.take(Uevent::synthetic(origin, Action::Remove, devpath, seqnum, &properties));
+        }
+    }
+
+    /// What an earlier run left of devices that went while no daemon ran.
+    fn forget_leftovers(&mut self) {
+        for id in self.records.ids() {
+            if self.table.get(&id).is_some() {
+                continue;
+            }
+            let record = self.records.read(&id).unwrap_or_default();
+            let mut problems = self.publisher.drop_links(&record.links);
+            if let Err(error) = self.records.remove(&id) {
+                problems.push(format!("cannot remove the record: {error}"));
+            }
+            problems.into_iter().for_each(|problem| warn!("{id}: {problem}"));
+        }
+        self.publisher.sweep(&self.table);
+    }
+
+    fn summary(&self) -> Ready {
+        let modules = &self.book.modules;
+        Ready {
+            devices: self.table.len(),
+            nodes: self.table.iter().filter(|known| known.devnum().is_some()).count(),
+            map_entries: self.publisher.stats().entries,
+            modules: modules.len(),
+            modules_with_devnames: modules.devnames().len(),
+            mismatches: self.table.iter().filter(|known| !known.mismatches.is_empty()).count(),
+            elapsed: self.started.elapsed(),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Tells libudev's clients, the bus and the service manager; none of them can hold up an event.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::command::Notice;
+use super::known::Known;
+use crate::announce::{Announcer, Message};
+use crate::uevent::{Origin, Uevent, action_name};
+
+/// A listener, and whether it missed something.
+#[derive(Debug)]
+struct Listener {
+    notices: mpsc::Sender<Notice>,
+    behind: bool,
+}
+
+/// Everybody who is told of an event's end.
+#[derive(Debug)]
+pub(super) struct Teller {
+    /// `None` in shadow mode, where nothing is announced.
+    announcer: Option<Announcer>,
+    listeners: Vec<Listener>,
+}
+
+impl Teller {
+    pub(super) fn new(announce: bool, notices: Vec<mpsc::Sender<Notice>>) -> io::Result<Self> {
+        let announcer = if announce { Some(Announcer::open()?) } else { None };
+        let listeners =
+            notices.into_iter().map(|notices| Listener { notices, behind: false }).collect();
+        Ok(Self { announcer, listeners })
+    }
+
+    /// Tells of a device that was handled; returns what failed.
+    pub(super) fn handled(
+        &mut self,
+        uevent: &Uevent,
+        known: &Arc<Known>,
+        usec: u64,
+    ) -> Option<String> {
+        let device = known.clone();
+        let (seqnum, action) = (uevent.seqnum(), uevent.action());
+        if uevent.origin == Origin::Policy {
+            self.notify(Notice::Changed { device });
+            return None;
+        }
+        let problem = self.announce(uevent, known);
+        self.notify(Notice::Handled { seqnum, action, usec, device });
+        problem
+    }
+
+    /// Tells of a device that is gone; `known` is what it was, if it was known.
+    pub(super) fn removed(
+        &mut self,
+        uevent: &Arc<Uevent>,
+        known: Option<Arc<Known>>,
+        usec: u64,
+    ) -> Option<String> {
+        let Some(known) = known else { return self.announce_unknown(uevent) };
+        let last = Arc::new(Known { uevent: uevent.clone(), ..Known::clone(&known) });
+        let problem = self.announce(uevent, &last);
+        self.notify(Notice::Removed { seqnum: uevent.seqnum(), usec, device: known });
+        problem
+    }
+
+    fn announce(&self, uevent: &Uevent, known: &Known) -> Option<String> {
+        let announcer = self.announcer.as_ref()?;
+        let properties = known.properties();
+        send(announcer, uevent, &known.record.sticky_tags, &properties)
+    }
+
+    fn announce_unknown(&self, uevent: &Uevent) -> Option<String> {
+        let announcer = self.announcer.as_ref()?;
+        let pair = |(key, value): (&[u8], &[u8])| match (key, uevent.devname()) {
+            (b"DEVNAME", Some(name)) => (key.to_vec(), [b"/dev/", name].concat()),
+            _ => (key.to_vec(), value.to_vec()),
+        };
+        send(announcer, uevent, &[], &uevent.properties().map(pair).collect::<Vec<_>>())
+    }
+
+    /// Never waits: who does not keep up is told to look at everything anew.
+    pub(super) fn notify(&mut self, notice: Notice) {
+        for listener in &mut self.listeners {
+            if listener.behind {
+                listener.behind = listener.notices.try_send(Notice::Behind).is_err();
+            }
+            if !listener.behind {
+                listener.behind = listener.notices.try_send(notice.clone()).is_err();
+            }
+        }
+    }
+}
+
+fn send(
+    announcer: &Announcer,
+    uevent: &Uevent,
+    sticky_tags: &[Vec<u8>],
+    properties: &[(Vec<u8>, Vec<u8>)],
+) -> Option<String> {
+    let subsystem = uevent.subsystem();
+    let devtype = uevent.get(b"DEVTYPE").unwrap_or_default();
+    let message = Message { subsystem, devtype, sticky_tags, properties };
+    let action = action_name(uevent.action());
+    announcer.send(&message).err().map(|error| format!("cannot announce `{action}`: {error}"))
+}
+
+/// Tells the service manager that dispatch still turns.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    interval: Option<Interval>,
+}
+
+impl Watchdog {
+    pub(super) fn new() -> Self {
+        let limit = sd_notify::watchdog_enabled();
+        let interval = limit.map(|limit| {
+            let mut interval = interval((limit / 2).max(Duration::from_millis(1)));
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        });
+        Self { interval }
+    }
+
+    /// Ends after each sign of life; without a watchdog, never.
+    pub(super) async fn tick(&mut self) {
+        match &mut self.interval {
+            Some(interval) => {
+                interval.tick().await;
+                // without a service manager nobody listens
+                drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog]));
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
