@@ -103,7 +103,7 @@ uevent_socket() {
     done
 }
 waiting() { awk -v inode="$1" '$10 == inode { print $5 }' /proc/net/netlink; }
-memfd() { stat -L -c %i $(find "/proc/$(main_pid)/fd" -lname '/memfd:*' | sort) | sort -u | tr '\n' ' '; }
+memfd() { find "/proc/$(main_pid)/fd" -lname '/memfd:*' -exec stat -L -c %i {} + | sort -u | tr '\n' ' '; }
 in_store() { [ "$(unit NFileDescriptorStore)" -ge 1 ] || { echo "fd store: $(unit NFileDescriptorStore)"; return 1; }; }
 old_socket=$(uevent_socket) old_map=$(memfd) old_generation=$(manager MapGeneration) old_pid=$(main_pid)
 dies() { systemctl kill -s KILL mapdevd.service && within dead; }
@@ -113,7 +113,10 @@ back() { [ "$(main_pid)" != 0 ] && [ "$(main_pid)" != "$old_pid" ] && is "$(unit
 same_socket() { is "$(uevent_socket)" "$old_socket"; }
 drained() { is "$(waiting "$old_socket")" 0; }
 same_map() { [ -n "$old_map" ] && is "$(memfd)" "$old_map"; }
-continues() { new=$(manager MapGeneration) && [ "$new" -ge "$old_generation" ] || { echo "$old_generation, then $new"; return 1; }; }
+continues() {
+    new=$(manager MapGeneration)
+    [ "$new" -ge "$old_generation" ] || { echo "$old_generation, then $new"; return 1; }
+}
 check "the map is in the service manager's fd store" in_store
 check "SIGKILL ends the process" dies
 check "an event sent meanwhile waits in the socket" event_waits
