@@ -171,14 +171,14 @@ impl Dispatch {
                 return Ok(());
             }
             let hearing = !stopping && !self.queue.is_full();
+            // in no fixed order: events, answers and callers all get their turn
             tokio::select! {
-                biased;
                 Some(done) = self.done.recv() => self.finish_batch(done),
                 Some(command) = self.commands.recv() => self.answer(command),
                 () = watchdog.tick() => {}
                 heard = self.socket.recv(), if hearing => self.hear_batch(heard?)?,
                 event = sweep::next(&mut self.sweep), if hearing => self.swept(event),
-                changed = stop.changed(), if !stopping => drop(changed),
+                _ = stop.changed(), if !stopping => self.hear_rest(),
             }
             self.start_jobs();
             if self.publisher.take_replaced() {
@@ -197,6 +197,17 @@ impl Dispatch {
             }
         }
         Ok(())
+    }
+
+    /// Takes what lies in the socket: before an answer that speaks of it, and before the end.
+    fn hear_rest(&mut self) {
+        while !self.queue.is_full() {
+            match self.socket.try_recv() {
+                Ok(Some(heard)) => self.hear(heard),
+                // an error shows itself in the next turn of the loop
+                Ok(None) | Err(_) => break,
+            }
+        }
     }
 
     fn hear(&mut self, heard: Heard) {
