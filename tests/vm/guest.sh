@@ -112,6 +112,7 @@ event_waits() { echo change >/sys/class/mem/null/uevent && [ "$(waiting "$old_so
 back() { [ "$(main_pid)" != 0 ] && [ "$(main_pid)" != "$old_pid" ] && is "$(unit ActiveState)" active; }
 same_socket() { is "$(uevent_socket)" "$old_socket"; }
 drained() { is "$(waiting "$old_socket")" 0; }
+handled() { [ "$(mapdevctl status | sed -n 's/^events handled\t//p')" -ge 1 ]; }
 same_map() { [ -n "$old_map" ] && is "$(memfd)" "$old_map"; }
 continues() {
     new=$(manager MapGeneration)
@@ -124,6 +125,7 @@ check "the service is restarted" within back
 check "the bus answers again" within serves
 check "the kernel socket is the same" same_socket
 check "the event that waited is taken" within drained
+check "and handled" within handled
 check "the map's memory is the same" same_map
 check "the map's generation goes on" continues
 check "the owner outlives the restart" owned_by_daemon
@@ -131,10 +133,12 @@ check "the owner outlives the restart" owned_by_daemon
 # --- beside udev
 udev_manages() { systemctl is-active systemd-udevd.service && udevadm info /dev/null; }
 untouched() { nodes >/tmp/nodes.now && diff /tmp/nodes /tmp/nodes.now; }
-differences() { manager Mismatches || mapdevctl status | grep -i mismatch; }
+differences() { mapdevctl --json compare >/tmp/differences; }
 check "systemd-udevd is the machine's manager" udev_manages
 check "no node of /dev was touched" untouched
-check "differences from udev are counted" differences
+check "the report of differences from udev is there" differences
+echo "# mapdevctl compare:"
+mapdevctl compare | sed 's/^/#   /'
 echo "# mapdevctl status:"
 mapdevctl status | sed 's/^/#   /'
 echo "# the log:"
