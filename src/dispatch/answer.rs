@@ -157,6 +157,10 @@ impl Dispatch {
         terms: &Terms,
     ) -> Result<Option<u64>, ChangeError> {
         let known = self.table.get(id).cloned().ok_or(ChangeError::NoSuchDevice)?;
+        // a later device of this id is not the one that permission was given for
+        if terms.instance.is_some_and(|instance| instance != known.instance) {
+            return Err(ChangeError::NoSuchDevice);
+        }
         let (Some(name), Some(_)) = (known.devname(), known.devnum()) else {
             let what = format!("{id} has no device node; choose a device that has one");
             return Err(ChangeError::NotSupported(what));
