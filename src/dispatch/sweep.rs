@@ -70,6 +70,9 @@ impl Dispatch {
         let over = |sweep: &Sweep| sweep.events.is_none() && sweep.last <= oldest;
         let Some(sweep) = self.sweep.take_if(|sweep| over(sweep)) else { return };
         self.remove_vanished();
+        // who asked before the walk was over waits for what it found missing, too
+        let taken = self.taken;
+        self.settlers.iter_mut().for_each(|(mark, _)| *mark = taken);
         if sweep.again {
             self.start_sweep();
             return;
