@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::Dispatch;
 use super::command::{Change, ChangeError, Command, Status, Terms};
 use super::known::Known;
-use super::worker::Book;
+use super::worker::{Book, Job, Outcome};
 use crate::config::{Config, Mode};
 use crate::device::DeviceId;
 use crate::modules::ModuleDb;
@@ -68,7 +68,7 @@ impl Dispatch {
             seqnum_gaps: counters.gaps,
             coalesced: self.queue.merged(),
             modules_with_devnames: self.book.modules.devnames().len() as u64,
-            throttled: self.throttled.iter().cloned().collect(),
+            throttled: self.throttled.keys().cloned().collect(),
         }
     }
 
@@ -148,6 +148,15 @@ impl Dispatch {
             Ok(None) => drop(reply.send(Ok(()))),
             Err(error) => drop(reply.send(Err(error))),
         }
+    }
+
+    /// Who waits for the change that this event makes.
+    pub(super) fn take_change(
+        &mut self,
+        order: u64,
+    ) -> Option<oneshot::Sender<Result<(), ChangeError>>> {
+        let at = self.changing.iter().position(|(mark, _)| *mark == order)?;
+        Some(self.changing.swap_remove(at).1)
     }
 
     fn try_change(
@@ -233,5 +242,18 @@ impl Dispatch {
         if grants.is_some_and(|grants| grants.instance != known.instance) {
             self.end_grants(&known.id, problems);
         }
+    }
+}
+
+/// What became of a change: done, or why not. Its grant is kept and tried again at each event.
+pub(super) fn effect(job: &Job, outcome: &Outcome, problems: &[String]) -> Result<(), ChangeError> {
+    let other = |known: &Known| {
+        job.grants.as_deref().is_some_and(|grants| grants.instance != known.instance)
+    };
+    match outcome {
+        Outcome::Removed | Outcome::Gone => Err(ChangeError::NoSuchDevice),
+        Outcome::Settled(known) if other(known) => Err(ChangeError::NoSuchDevice),
+        Outcome::Settled(_) if problems.is_empty() => Ok(()),
+        Outcome::Settled(_) => Err(ChangeError::Failed(problems.join("; "))),
     }
 }

@@ -11,9 +11,11 @@ mod publish;
 mod sweep;
 mod table;
 mod tell;
+#[cfg(test)]
+mod tests;
 mod worker;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -105,7 +107,8 @@ pub struct Dispatch {
     settlers: Vec<(u64, oneshot::Sender<()>)>,
     awaiting: Vec<(Vec<u8>, oneshot::Sender<Arc<Known>>)>,
     changing: Vec<(u64, oneshot::Sender<Result<(), ChangeError>>)>,
-    throttled: BTreeSet<DeviceId>,
+    /// Devices that storm, and how many of their changes were merged.
+    throttled: BTreeMap<DeviceId, u64>,
     handled: u64,
     resyncs: u64,
 }
@@ -150,7 +153,7 @@ impl Dispatch {
             settlers: Vec::new(),
             awaiting: Vec::new(),
             changing: Vec::new(),
-            throttled: BTreeSet::new(),
+            throttled: BTreeMap::new(),
             handled: 0,
             resyncs: 0,
             config,
@@ -249,7 +252,9 @@ impl Dispatch {
             Pushed::Runnable | Pushed::Waiting => {}
             Pushed::Merged(older) => {
                 self.close(older.order);
-                if self.throttled.insert(older.id.clone())
+                let merged = self.throttled.entry(older.id.clone()).or_default();
+                *merged += 1;
+                if *merged == 1
                     && let Some(device) = self.table.get(&older.id)
                 {
                     let device = device.clone();
@@ -291,6 +296,9 @@ impl Dispatch {
         let Done { worker, id, job, outcome, mut problems } = done;
         self.workers.is_idle_again(worker);
         let usec = || u64::try_from(job.heard.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let change = self
+            .take_change(job.order)
+            .map(|reply| (reply, answer::effect(&job, &outcome, &problems)));
         match outcome {
             Outcome::Settled(known) => {
                 let known = Arc::new(*known);
@@ -317,6 +325,10 @@ impl Dispatch {
             let devpath = job.uevent.devpath().escape_ascii();
             warn!(seqnum = job.uevent.seqnum(), "{devpath}: {problem}");
         }
+        if let Some((reply, effect)) = change {
+            // a caller that has gone is no error
+            let _ = reply.send(effect);
+        }
         self.end(job.ticket, job.order);
     }
 
@@ -332,9 +344,8 @@ impl Dispatch {
 
     fn close(&mut self, order: u64) {
         self.open.remove(&order);
-        if let Some(at) = self.changing.iter().position(|(mark, _)| *mark == order) {
-            drop(self.changing.swap_remove(at).1.send(Ok(())));
-        }
+        // an event that nobody handled changed nothing: no answer is one that says so
+        drop(self.take_change(order));
         self.release();
     }
 
@@ -354,8 +365,7 @@ impl Dispatch {
     }
 
     fn end_storms(&mut self) {
-        for id in std::mem::take(&mut self.throttled) {
-            let dropped = self.queue.merged();
+        for (id, dropped) in std::mem::take(&mut self.throttled) {
             if let Some(device) = self.table.get(&id).cloned() {
                 self.teller.notify(command::Notice::StormEnded { device, dropped });
             }
