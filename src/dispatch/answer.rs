@@ -74,13 +74,7 @@ impl Dispatch {
 
     /// What lies in the socket when the question comes is waited for as well.
     fn settle(&mut self, reply: oneshot::Sender<()>) {
-        while !self.queue.is_full() {
-            match self.socket.try_recv() {
-                Ok(Some(heard)) => self.hear(heard),
-                // an error shows itself in the next turn of the loop
-                Ok(None) | Err(_) => break,
-            }
-        }
+        self.drain();
         let oldest = self.open.first().copied().unwrap_or(u64::MAX);
         let reading = self.sweep.is_some();
         if oldest == u64::MAX && !reading {
