@@ -308,16 +308,13 @@ impl Dispatch {
                 let known = Arc::new(*known);
                 self.end_stale_grants(&known, job.grants.as_deref(), &mut problems);
                 let old = self.table.insert(known.clone());
+                self.forget_moved(&known, usec(), &mut problems);
                 problems.extend(self.publisher.publish(&known, old.as_deref(), &self.table));
                 problems.extend(self.teller.handled(&job.uevent, &known, usec()));
                 self.tell_awaiting(&known);
             }
             Outcome::Removed => {
-                self.end_grants(&id, &mut problems);
-                let old = self.table.remove(&id);
-                if let Some(old) = &old {
-                    problems.extend(self.publisher.withdraw(old, &self.table));
-                }
+                let old = self.forget(&id, &mut problems);
                 problems.extend(self.teller.removed(&job.uevent, old, usec()));
             }
             Outcome::Gone => debug!("{id}: gone before it was looked at"),

@@ -2,15 +2,18 @@
 //! is no longer there is removed.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::command::Notice;
+use super::known::Known;
 use super::{Dispatch, Ready};
 use crate::coldplug;
 use crate::device::DeviceId;
+use crate::nodes::links;
 use crate::uevent::{Action, Origin, Uevent};
 
 /// One walk under way.
@@ -95,9 +98,12 @@ impl Dispatch {
     }
 
     /// A device that the walk did not meet, and sysfs does not have, is removed like any other.
+    ///
+    /// Its path alone does not tell: a successor of another number may have it by now.
     fn remove_unseen(&mut self, seen: &HashSet<DeviceId>) {
-        let gone = |known: &&std::sync::Arc<super::Known>| {
-            !seen.contains(&known.id) && self.sysfs.instance(known.uevent.devpath()).is_none()
+        let gone = |known: &&Arc<Known>| {
+            let there = || coldplug::event(&self.sysfs, known.uevent.devpath(), Action::Add, 0);
+            !seen.contains(&known.id) && there().is_none_or(|now| DeviceId::of(&now) != known.id)
         };
         let gone: Vec<_> = self.table.iter().filter(gone).cloned().collect();
         let seqnum = self.sysfs.seqnum();
@@ -109,14 +115,54 @@ impl Dispatch {
         }
     }
 
+    /// A move may change the name by which a device without number is known: the old one goes.
+    pub(super) fn forget_moved(&mut self, known: &Known, usec: u64, problems: &mut Vec<String>) {
+        let Some(devpath) = known.uevent.devpath_old() else { return };
+        let Some(id) = self.table.at(devpath).map(|old| old.id.clone()) else { return };
+        // a successor at the old path stays
+        let now = coldplug::event(&self.sysfs, devpath, Action::Add, 0);
+        if id == known.id || now.is_some_and(|now| DeviceId::of(&now) == id) {
+            return;
+        }
+        if let Some(device) = self.forget(&id, problems) {
+            let seqnum = known.uevent.seqnum();
+            self.teller.notify(Notice::Removed { seqnum, usec, device });
+        }
+    }
+
+    /// Takes back all that stands for a device that is gone, and returns what it was.
+    pub(super) fn forget(
+        &mut self,
+        id: &DeviceId,
+        problems: &mut Vec<String>,
+    ) -> Option<Arc<Known>> {
+        self.end_grants(id, problems);
+        let old = self.table.remove(id);
+        problems.extend(match &old {
+            Some(old) => self.publisher.withdraw(old, &self.table),
+            None => self.drop_leftovers(id),
+        });
+        // last: should we be killed here, it tells the next run what is left
+        if let Err(error) = self.records.remove(id) {
+            problems.push(format!("cannot remove the record: {error}"));
+        }
+        old
+    }
+
+    /// Removes the links that an earlier run made for a device which this one never met.
+    fn drop_leftovers(&self, id: &DeviceId) -> Vec<String> {
+        let mut links = self.records.read(id).unwrap_or_default().links;
+        links.extend(id.devnum().map(links::by_number));
+        self.publisher.drop_links(&links)
+    }
+
     /// What an earlier run left of devices that went while no daemon ran.
     fn forget_leftovers(&mut self) {
         for id in self.records.ids() {
             if self.table.get(&id).is_some() {
                 continue;
             }
-            let record = self.records.read(&id).unwrap_or_default();
-            let mut problems = self.publisher.drop_links(&record.links);
+            let mut problems = self.drop_leftovers(&id);
             if let Err(error) = self.records.remove(&id) {
                 problems.push(format!("cannot remove the record: {error}"));
             }

@@ -33,6 +33,11 @@ impl Table {
         self.devices.get(self.names.get(devname)?)
     }
 
+    /// The device at this path below /sys.
+    pub(super) fn at(&self, devpath: &[u8]) -> Option<&Arc<Known>> {
+        self.devices.get(self.paths.get(devpath)?)
+    }
+
     /// Takes a device in, and returns what was known of it.
     pub(super) fn insert(&mut self, known: Arc<Known>) -> Option<Arc<Known>> {
         let id = known.id.clone();

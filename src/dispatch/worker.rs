@@ -139,7 +139,7 @@ impl Hands {
             let mut problems = Vec::new();
             let device = Device::new(self.sysfs.clone(), job.uevent.clone());
             let outcome = match job.uevent.action() {
-                Action::Remove => self.remove(&device, &mut problems),
+                Action::Remove => Outcome::Removed,
                 Action::Add
                 | Action::Change
                 | Action::Move
@@ -153,13 +153,6 @@ impl Hands {
                 return;
             }
         }
-    }
-
-    fn remove(&self, device: &Device, problems: &mut Vec<String>) -> Outcome {
-        if let Err(error) = self.records.remove(device.id()) {
-            problems.push(format!("cannot remove the record: {error}"));
-        }
-        Outcome::Removed
     }
 
     fn settle(&self, device: &Device, job: &Job, problems: &mut Vec<String>) -> Outcome {
