@@ -54,6 +54,20 @@ impl DeviceId {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// The number in the id of a device that has one.
+    #[must_use]
+    pub fn devnum(&self) -> Option<Devnum> {
+        let text = std::str::from_utf8(&self.0).ok()?;
+        let (kind, numbers) = text.split_at_checked(1)?;
+        let (major, minor) = numbers.split_once(':')?;
+        let block = match kind {
+            "b" => true,
+            "c" => false,
+            _ => return None,
+        };
+        Some(Devnum { block, major: major.parse().ok()?, minor: minor.parse().ok()? })
+    }
 }
 
 impl fmt::Display for DeviceId {

@@ -157,7 +157,7 @@ impl Dispatch {
         })
     }
 
-    /// Runs until `stop` says so; then handles what it has taken in, and returns.
+    /// Runs until `stop` says so; then handles what was sent before that, and returns.
     ///
     /// # Errors
     /// When the socket fails for good.
@@ -165,8 +165,12 @@ impl Dispatch {
         let mut watchdog = tell::Watchdog::new();
         (self.keep_map)(self.publisher.map());
         self.start_sweep();
+        let mut stopping = false;
         loop {
-            let stopping = *stop.borrow();
+            if !stopping && *stop.borrow() {
+                stopping = true;
+                self.drain();
+            }
             if stopping && self.queue.is_idle() {
                 return Ok(());
             }
@@ -178,7 +182,7 @@ impl Dispatch {
                 () = watchdog.tick() => {}
                 heard = self.socket.recv(), if hearing => self.hear_batch(heard?)?,
                 event = sweep::next(&mut self.sweep), if hearing => self.swept(event),
-                _ = stop.changed(), if !stopping => self.hear_rest(),
+                changed = stop.changed(), if !stopping => drop(changed),
             }
             self.start_jobs();
             if self.publisher.take_replaced() {
@@ -188,29 +192,37 @@ impl Dispatch {
     }
 
     /// Stage 1: takes what the socket has, up to a batch.
+    ///
+    /// After a loss the kernel throws everything away until the socket is empty, and says so only
+    /// once: what sysfs says before that is not the end of the story.
     fn hear_batch(&mut self, first: Heard) -> io::Result<()> {
-        self.hear(first);
-        for _ in 1..BATCH {
-            match self.socket.try_recv()? {
-                Some(heard) => self.hear(heard),
-                None => break,
-            }
+        let mut lost = self.hear(first);
+        let mut count = 1;
+        while count < BATCH || (lost && !self.queue.is_full()) {
+            let Some(heard) = self.socket.try_recv()? else { break };
+            lost |= self.hear(heard);
+            count += 1;
+        }
+        if lost {
+            self.start_sweep();
         }
         Ok(())
     }
 
-    /// Takes what lies in the socket: before an answer that speaks of it, and before the end.
-    fn hear_rest(&mut self) {
+    /// Takes all that the socket has at this moment.
+    fn drain(&mut self) {
         while !self.queue.is_full() {
-            match self.socket.try_recv() {
-                Ok(Some(heard)) => self.hear(heard),
+            match self.socket.try_recv().map(|heard| heard.map(|heard| self.hear_batch(heard))) {
+                Ok(Some(Ok(()))) => {}
                 // an error shows itself in the next turn of the loop
-                Ok(None) | Err(_) => break,
+                Ok(None | Some(Err(_))) | Err(_) => return,
             }
         }
     }
 
-    fn hear(&mut self, heard: Heard) {
+    /// Returns whether the kernel reported loss.
+    fn hear(&mut self, heard: Heard) -> bool {
+        let lost = matches!(heard, Heard::Lost);
         match heard {
             Heard::Event(uevent, dropped) => {
                 if !dropped.is_empty() {
@@ -223,9 +235,9 @@ impl Dispatch {
             Heard::Lost => {
                 warn!("the kernel lost uevents for want of buffer; reading sysfs again");
                 self.resyncs += 1;
-                self.start_sweep();
             }
         }
+        lost
     }
 
     /// Stage 2: the event waits for all that concerns its device. Returns its place in the order.
@@ -296,16 +308,13 @@ impl Dispatch {
                 let known = Arc::new(*known);
                 self.end_stale_grants(&known, job.grants.as_deref(), &mut problems);
                 let old = self.table.insert(known.clone());
+                self.forget_moved(&known, usec(), &mut problems);
                 problems.extend(self.publisher.publish(&known, old.as_deref(), &self.table));
                 problems.extend(self.teller.handled(&job.uevent, &known, usec()));
                 self.tell_awaiting(&known);
             }
             Outcome::Removed => {
-                self.end_grants(&id, &mut problems);
-                let old = self.table.remove(&id);
-                if let Some(old) = &old {
-                    problems.extend(self.publisher.withdraw(old, &self.table));
-                }
+                let old = self.forget(&id, &mut problems);
                 problems.extend(self.teller.removed(&job.uevent, old, usec()));
             }
             Outcome::Gone => debug!("{id}: gone before it was looked at"),

@@ -139,7 +139,7 @@ impl Hands {
             let mut problems = Vec::new();
             let device = Device::new(self.sysfs.clone(), job.uevent.clone());
             let outcome = match job.uevent.action() {
-                Action::Remove => self.remove(&device, &mut problems),
+                Action::Remove => Outcome::Removed,
                 Action::Add
                 | Action::Change
                 | Action::Move
@@ -153,13 +153,6 @@ impl Hands {
                 return;
             }
         }
-    }
-
-    fn remove(&self, device: &Device, problems: &mut Vec<String>) -> Outcome {
-        if let Err(error) = self.records.remove(device.id()) {
-            problems.push(format!("cannot remove the record: {error}"));
-        }
-        Outcome::Removed
     }
 
     fn settle(&self, device: &Device, job: &Job, problems: &mut Vec<String>) -> Outcome {
@@ -177,9 +170,20 @@ impl Hands {
             apply::grant(&grants.grants, &mut decision);
         }
         decision.finish();
-        take_back(before.map(|known| &known.decision), &mut decision);
+        let old = match before {
+            Some(known) => Some(known.record.clone()),
+            // another device of this id was known: what was remembered is not about this one
+            None if job.known.is_some() => None,
+            None => self.records.read(device.id()),
+        };
+        match before {
+            Some(known) => take_back(Some(&known.decision), &mut decision),
+            // its node may bear what an event of its predecessor said, if that one was handled late
+            None if old.is_none() && self.active => take_back(None, &mut decision),
+            None => {}
+        }
         let (permissions, mismatches) = self.node(device, &decision, problems);
-        let record = self.record(device, before, job.known.is_some(), &decision, problems);
+        let record = self.record(device, old.as_ref(), &decision, problems);
         let module = device.module().map(|name| name.escape_ascii().to_string());
         Outcome::Settled(Box::new(Known {
             id: device.id().clone(),
@@ -233,18 +237,10 @@ impl Hands {
     fn record(
         &self,
         device: &Device,
-        before: Option<&Known>,
-        replaced: bool,
+        old: Option<&Record>,
         decision: &Decision,
         problems: &mut Vec<String>,
     ) -> Record {
-        // another device of this id was known: what was remembered is not about this one
-        let old = match before {
-            Some(known) => Some(known.record.clone()),
-            None if replaced => None,
-            None => self.records.read(device.id()),
-        };
-        let old = old.as_ref();
         let numbered = device.devnum().is_some();
         let links = decision.links.iter().filter(|_| numbered);
         let record = Record {
@@ -262,16 +258,17 @@ impl Hands {
     }
 }
 
-/// What policy or a grant no longer sets goes back to what the kernel gives a node.
+/// What policy or a grant no longer sets goes back to what the kernel gives a node; of a device
+/// that nobody has handled before, whatever is not set.
 fn take_back(before: Option<&Decision>, decision: &mut Decision) {
-    let Some(before) = before else { return };
     let node = [
         (Attribute::Owner, decision.owner, KERNEL_DEFAULT.uid),
         (Attribute::Group, decision.group, KERNEL_DEFAULT.gid),
         (Attribute::Mode, decision.mode, KERNEL_DEFAULT.mode),
     ];
     for (attribute, now, default) in node {
-        if now.is_none() && before.source(attribute).is_some() {
+        let was_set = before.is_none_or(|before| before.source(attribute).is_some());
+        if now.is_none() && was_set {
             decision.set(attribute, default, Source::Kernel);
         }
     }

@@ -1,0 +1,18 @@
+//! The real daemon in namespaces of its own, with uevents injected through the kernel.
+
+mod bus;
+mod changes;
+mod daemon;
+mod end;
+mod hostile;
+mod inject;
+mod kills;
+mod listen;
+mod machine;
+mod policy;
+mod random;
+mod shadow;
+mod state;
+mod storm;
+mod storms;
+mod sysfs;
