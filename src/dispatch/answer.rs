@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::Dispatch;
-use super::command::{Change, ChangeError, Command, Status, Terms};
+use super::command::{Change, ChangeError, Command, Notice, Status, Terms};
 use super::known::Known;
 use super::worker::Book;
 use crate::config::{Config, Mode};
@@ -124,14 +124,29 @@ impl Dispatch {
 
     /// In shadow mode: what the machine's nodes have now, beside what we would give them.
     fn compare(&self) -> Vec<Arc<Known>> {
-        let dev = &self.config.dev;
-        let compared = self.table.iter().filter_map(|known| {
-            let node = Node::find(dev, known.devname()?, known.devnum()?).ok()??;
-            let mismatches = node.mismatches(&known.decision);
-            let device = Known { mismatches, ..Known::clone(known) };
-            (!device.mismatches.is_empty()).then(|| Arc::new(device))
-        });
-        compared.collect()
+        let compared = self.table.iter().map(|known| self.compared(known));
+        compared.filter(|known| !known.mismatches.is_empty()).collect()
+    }
+
+    fn compared(&self, known: &Arc<Known>) -> Arc<Known> {
+        let node = known.devname().zip(known.devnum());
+        let node =
+            node.and_then(|(name, number)| Node::find(&self.config.dev, name, number).ok()?);
+        let mismatches = node.map(|node| node.mismatches(&known.decision)).unwrap_or_default();
+        if mismatches == known.mismatches {
+            return known.clone();
+        }
+        Arc::new(Known { mismatches, ..Known::clone(known) })
+    }
+
+    /// The other manager is done with a device: now its node can be compared.
+    pub(super) fn compare_at(&mut self, devpath: &[u8]) {
+        let Some(known) = self.table.at(devpath) else { return };
+        let device = self.compared(known);
+        if !Arc::ptr_eq(&device, known) {
+            self.table.insert(device.clone());
+            self.teller.notify(Notice::Changed { device });
+        }
     }
 
     fn change(

@@ -48,6 +48,8 @@ pub(super) struct Job {
     pub(super) known: Option<Arc<Known>>,
     pub(super) grants: Option<Arc<DeviceGrants>>,
     pub(super) book: Arc<Book>,
+    /// Whether the node can be compared now: not before another manager is done with it.
+    pub(super) compare: bool,
 }
 
 /// What became of the device.
@@ -182,7 +184,10 @@ impl Hands {
             None if old.is_none() && self.active => take_back(None, &mut decision),
             None => {}
         }
-        let (permissions, mismatches) = self.node(device, &decision, problems);
+        let (permissions, mut mismatches) = self.node(device, &decision, problems);
+        if !job.compare {
+            mismatches = before.map(|known| known.mismatches.clone()).unwrap_or_default();
+        }
         let record = self.record(device, old.as_ref(), &decision, problems);
         let module = device.module().map(|name| name.escape_ascii().to_string());
         Outcome::Settled(Box::new(Known {

@@ -2,6 +2,8 @@
 //!
 //! One datagram: a header of 40 bytes by which clients filter in the kernel, then the properties.
 
+pub mod overhear;
+
 use std::io;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_KOBJECT_UEVENT};
@@ -9,6 +11,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_KOBJECT_UEVENT};
 /// The multicast group of processed events.
 pub const GROUP: u32 = 2;
 
+/// Of the header; the offset of the properties.
 const HEADER_LEN: usize = 40;
 const MAGIC: u32 = 0xfeed_cafe;
 
