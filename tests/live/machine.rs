@@ -110,11 +110,6 @@ impl Machine {
         self.sent
     }
 
-    /// Sends bytes as they are.
-    pub(crate) fn sender(&self) -> &Injector {
-        &self.senders[0]
-    }
-
     pub(crate) fn sent(&self) -> u64 {
         self.sent
     }

@@ -88,7 +88,7 @@ impl Storm {
             return self.add(slot, machine);
         }
         match self.random.below(20) {
-            0..12 => drop(machine.change(self.slots[slot].as_ref().unwrap())),
+            0..12 => _ = machine.change(self.slots[slot].as_ref().unwrap()),
             12..15 => self.rename(slot, machine),
             _ => self.remove(slot, machine),
         }
@@ -129,7 +129,10 @@ impl Storm {
                 new.devpath = stay.map_or(format!("{path}x"), str::to_owned);
             }
             // disks do not move
-            _ => return drop(machine.change(&old)),
+            _ => {
+                machine.change(&old);
+                return;
+            }
         }
         machine.rename(&old, &new);
         self.slots[slot] = Some(new);
