@@ -249,8 +249,10 @@ impl Hands {
             initialized_usec: old.and_then(|old| old.initialized_usec).or_else(|| Some(now_usec())),
             ..Record::default()
         };
-        // a record that was read needs no writing if it is equal; one that dispatch remembers was
-        // written by us
+        // what dispatch remembers was written by us: nobody need look at the file
+        if before.is_some_and(|known| known.record == record) {
+            return record;
+        }
         if let Err(error) = self.records.write(device.id(), &record, old) {
             problems.push(format!("cannot write the record: {error}"));
         }
