@@ -46,7 +46,7 @@ install: generated
 	install -D -m 0644 -t $(DESTDIR)$(prefix)/share/dbus-1/system.d dbus/org.mapdev1.conf
 	install -D -m 0644 -t $(DESTDIR)$(prefix)/share/dbus-1/system-services dbus/org.mapdev1.service
 	install -D -m 0644 -t $(DESTDIR)$(prefix)/share/polkit-1/actions dbus/org.mapdev1.policy
-	install -D -m 0644 -t $(DESTDIR)$(prefix)/share/man/man1 $(GEN)/man/*.1
+	install -D -m 0644 -t $(DESTDIR)$(prefix)/share/man/man8 $(GEN)/man/*.8
 	install -D -m 0644 -t $(DESTDIR)$(prefix)/share/man/man5 packaging/man/*.5
 	install -D -m 0644 -t $(DESTDIR)$(prefix)/share/man/man8 packaging/man/*.8
 	install -D -m 0644 $(GEN)/mapdevctl.bash $(DESTDIR)$(prefix)/share/bash-completion/completions/mapdevctl

@@ -1,5 +1,4 @@
 //! What a change of the map costs the daemon, and a look-up a reader.
-#![expect(missing_docs, reason = "criterion_group makes a public function")]
 
 use std::hint::black_box;
 

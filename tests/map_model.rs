@@ -158,10 +158,9 @@ fn map(fault: Fault, names: &[&[u8]]) -> Arc<Map> {
 }
 
 fn bucket(map: &Map, name: &[u8]) -> u32 {
-    match map.find(ID_ROOT, name) {
-        Search::Found(_, bucket) => bucket,
-        other => panic!("{}: {other:?}", name.escape_ascii()),
-    }
+    let search = map.find(ID_ROOT, name);
+    let Search::Found(_, bucket) = search else { panic!("{search:?}") };
+    bucket
 }
 
 fn model(test: impl Fn() + Sync + Send + 'static) {
@@ -318,9 +317,11 @@ fn an_owner_is_never_half_of_two() {
     chown_while_read(Fault::None);
 }
 
+type Named = (&'static str, fn(Fault));
+
 /// Whether the model finds what is wrong: the proof that the tests above can fail.
 fn is_found(fault: Fault) -> Vec<&'static str> {
-    let tests: [(&'static str, fn(Fault)); 5] = [
+    let tests: [Named; 5] = [
         ("replace", replace_while_read),
         ("reuse", reuse_while_read),
         ("copy", reuse_while_copied),

@@ -64,6 +64,10 @@ impl Charges {
     pub(super) fn leave(&mut self, name: &str, uid: Option<u32>) {
         if let Some(caller) = self.callers.get_mut(name) {
             caller.waiting = caller.waiting.saturating_sub(1);
+            // called and gone before the bus could say whose it was
+            if caller.waiting == 0 && caller.uid.is_none() {
+                self.callers.remove(name);
+            }
         }
         if let Some(Entry::Occupied(mut user)) = uid.map(|uid| self.users.entry(uid)) {
             *user.get_mut() = user.get().saturating_sub(1);

@@ -4,6 +4,7 @@
 //! no event ever waits for the bus. "Who may call what" is in `polkit`, "what is there" in
 //! `surface`; a call goes through `serve` (who is it) and `call` (may it) to the object's file.
 
+pub mod accounts;
 mod call;
 mod charges;
 mod device;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use zbus::{Address, Connection, connection};
 
+pub use accounts::Accounts;
 pub use charges::{PER_CALLER, PER_USER};
 pub use logs::Log;
 pub use signals::{EVENTS_PER_SECOND, SUBSCRIBERS_MAX};
@@ -41,16 +43,6 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 
 /// How long the bus may take to let us in; it is on this machine.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-
-/// How users and groups are called.
-pub trait Accounts: fmt::Debug + Send + Sync {
-    /// A number stands for itself.
-    fn uid(&self, name: &str) -> Option<u32>;
-    /// A number stands for itself.
-    fn gid(&self, name: &str) -> Option<u32>;
-    fn user_name(&self, uid: u32) -> Option<String>;
-    fn group_name(&self, gid: u32) -> Option<String>;
-}
 
 /// What the bus side has to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]

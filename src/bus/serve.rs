@@ -175,17 +175,21 @@ impl Session<'_> {
             Ok((id, _)) => *id,
             Err(error) => error.id(),
         };
-        let ticket = self.tickets.remove(&id);
-        if let (Ok((_, Done::Identified(message, Some(uid)))), Some(ticket)) = (&done, &ticket) {
-            self.charges.identify(&ticket.name, *uid);
-            return self.start(message.clone(), ticket.name.clone(), *uid).await;
+        let done = match done {
+            Ok((_, Done::Claimed(reply))) => return self.claimed(reply),
+            Ok((_, done)) => done,
+            // aborted: its caller has left
+            Err(_) => return Ok(()),
+        };
+        // no ticket: the caller has left in the meantime
+        let Some(ticket) = self.tickets.remove(&id) else { return Ok(()) };
+        if let Done::Identified(message, Some(uid)) = done {
+            self.charges.identify(&ticket.name, uid);
+            return self.start(message, ticket.name, uid).await;
         }
-        if let Some(ticket) = &ticket {
-            self.charges.leave(&ticket.name, ticket.uid);
-        }
+        self.charges.leave(&ticket.name, ticket.uid);
         match done {
-            Ok((_, Done::Claimed(reply))) => self.claimed(reply),
-            Ok((_, Done::Identified(message, _))) => {
+            Done::Identified(message, _) => {
                 let text = "The bus does not tell who you are; connect to the bus and call again.";
                 let refusal = Refusal::new(Kind::AccessDenied, text);
                 match call::error(&message, &refusal) {
@@ -193,9 +197,8 @@ impl Session<'_> {
                     None => Ok(()),
                 }
             }
-            Ok((_, Done::Answered(call, Some(answer)))) => self.answer(&call, answer, ticket).await,
-            // aborted: its caller has left
-            Ok((_, Done::Answered(_, None))) | Err(_) => Ok(()),
+            Done::Answered(call, Some(answer)) => self.answer(&call, answer, &ticket.name).await,
+            Done::Answered(_, None) | Done::Claimed(_) => Ok(()),
         }
     }
 
@@ -212,17 +215,11 @@ impl Session<'_> {
         }
     }
 
-    async fn answer(
-        &mut self,
-        call: &Message,
-        answer: Answer,
-        ticket: Option<Ticket>,
-    ) -> Result<(), End> {
-        let Some(ticket) = ticket else { return Ok(()) };
+    async fn answer(&mut self, call: &Message, answer: Answer, name: &str) -> Result<(), End> {
         match answer.effect {
             Effect::None => {}
-            Effect::Unsubscribe => self.teller.unsubscribe(&ticket.name),
-            Effect::Subscribe if self.teller.subscribe(&ticket.name) => {}
+            Effect::Unsubscribe => self.teller.unsubscribe(name),
+            Effect::Subscribe if self.teller.subscribe(name) => {}
             Effect::Subscribe => {
                 let text = "Too many clients have subscribed; listen to PropertiesChanged instead.";
                 let refusal = Refusal::new(Kind::LimitsExceeded, text);
@@ -253,8 +250,10 @@ impl Session<'_> {
             return;
         }
         self.teller.unsubscribe(name);
-        let own = self.tickets.values().filter(|ticket| ticket.name == name);
-        own.for_each(|ticket| ticket.task.abort());
+        for (_, ticket) in self.tickets.extract_if(|_, ticket| ticket.name == name) {
+            ticket.task.abort();
+            self.charges.leave(name, ticket.uid);
+        }
         self.charges.forget(name);
     }
 

@@ -74,7 +74,11 @@ pub enum Command {
     Reset(reset::Args),
     /// Tell who gave a device its owner, group, mode and links, and in what order
     Explain(explain::Args),
-    /// Make the daemon read its rules, policy and configuration anew
+    /// Show where the nodes of /dev differ from what the daemon decided
+    ///
+    /// In shadow mode this is what would change if the daemon managed the machine.
+    Compare,
+    /// Make the daemon read its policy anew and decide every device again
     Reload(reload::Args),
     /// Show or set how much the daemon logs
     LogLevel(log_level::Args),

@@ -7,6 +7,7 @@ pub mod args;
 pub mod change;
 pub mod chmod;
 pub mod chown;
+pub mod compare;
 pub mod completions;
 pub mod escape;
 pub mod explain;
@@ -106,6 +107,7 @@ async fn ask_the_daemon(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failur
         Command::Chmod(args) => chmod::run(&session, args, output).await,
         Command::Reset(args) => reset::run(&session, args, output).await,
         Command::Explain(args) => explain::run(&session, args, output).await,
+        Command::Compare => compare::run(&session, output).await,
         Command::Reload(args) => reload::run(&session, args, output).await,
         Command::LogLevel(args) => log_level::run(&session, args, output).await,
         Command::Completions(_) | Command::Man(_) => Ok(()),
@@ -118,6 +120,7 @@ fn patience(command: &Command) -> Option<Duration> {
         Command::Status
         | Command::List(_)
         | Command::Info(_)
+        | Command::Compare
         | Command::Map(_)
         | Command::LogLevel(_) => Some(ANSWER_TIME),
         Command::Settle(_)

@@ -13,6 +13,9 @@ pub type ListedDevice = (OwnedObjectPath, Vec<u8>, String, u32, u32);
 /// One row of `Explain`: source, file, line, column, operation, old, new.
 pub type Step = (String, String, u32, u32, String, String, String);
 
+/// One row of `ListMismatches`: device, attribute, ours, theirs.
+pub type Difference = (OwnedObjectPath, String, String, String);
+
 #[zbus::proxy(
     interface = "org.mapdev1.Manager",
     default_service = "org.mapdev1",
@@ -25,6 +28,7 @@ pub trait Manager {
     fn settle(&self, timeout_usec: u64) -> zbus::Result<bool>;
     #[zbus(allow_interactive_auth)]
     fn reload(&self, options: Options<'_>) -> zbus::Result<u64>;
+    fn list_mismatches(&self) -> zbus::Result<Vec<Difference>>;
     fn subscribe(&self) -> zbus::Result<()>;
     fn get_map(&self) -> zbus::Result<(OwnedFd, u64)>;
 

@@ -1,17 +1,18 @@
 //! `mapdevctl status`: the daemon's own properties.
 
-use std::collections::HashMap;
-
 use super::failure::Failure;
 use super::output::{Output, Tone};
-use super::session::{INSPECT, ROOT, Session};
+use super::session::{ROOT, Session};
 use super::values::Properties;
 
-const LABELS: [(&str, &str); 13] = [
+const LABELS: [(&str, &str); 18] = [
     ("Version", "version"),
     ("Mode", "mode"),
     ("Generation", "policy generation"),
     ("MapGeneration", "map generation"),
+    ("Devices", "devices"),
+    ("MapEntries", "map entries"),
+    ("ModulesWithDevnames", "modules with devnames"),
     ("ShimAttached", "kernel shim attached"),
     ("QueueLength", "queue length"),
     ("QueueHighWater", "queue high water"),
@@ -19,18 +20,16 @@ const LABELS: [(&str, &str); 13] = [
     ("Resyncs", "resyncs"),
     ("Throttled", "throttled"),
     ("Features", "features"),
-    ("Mismatches", "mismatches"),
-    ("Devices", "devices"),
+    ("Events", "events handled"),
+    ("Coalesced", "changes merged in storms"),
+    ("Refused", "messages refused"),
+    ("SeqnumGaps", "seqnum gaps"),
 ];
 
 pub async fn run(session: &Session, output: &mut Output<'_>) -> Result<(), Failure> {
     let properties = session.properties(ROOT, "org.mapdev1.Manager").await?;
-    let devices = session.manager().await?.list_devices(HashMap::new()).await;
-    let devices = devices.map_err(|error| Failure::of_call(error, INSPECT))?.len();
     if output.is_json() {
-        let mut json = properties.json();
-        json.insert("devices".to_owned(), devices.into());
-        return Ok(output.json(&json)?);
+        return Ok(output.json(&properties.json())?);
     }
     let order = LABELS.map(|(name, _)| name);
     let width = LABELS.iter().map(|(_, label)| label.len()).max().unwrap_or(0);
@@ -38,7 +37,6 @@ pub async fn run(session: &Session, output: &mut Output<'_>) -> Result<(), Failu
     for name in properties.names(&order) {
         rows.push((name, properties.text(name)));
     }
-    rows.push(("Devices", devices.to_string()));
     for (name, value) in rows {
         let known = LABELS.iter().find(|(property, _)| *property == name);
         let label = known.map_or(name, |(_, label)| label);
@@ -56,7 +54,7 @@ pub async fn run(session: &Session, output: &mut Output<'_>) -> Result<(), Failu
 fn tone(name: &str, properties: &Properties) -> Tone {
     let count = properties.number(name).unwrap_or(0);
     match name {
-        "Overruns" | "Mismatches" if count > 0 => Tone::Bad,
+        "Overruns" | "Refused" if count > 0 => Tone::Bad,
         "Mode" => Tone::Heading,
         _ => Tone::Plain,
     }

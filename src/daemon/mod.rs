@@ -3,7 +3,6 @@
 //! Dispatch has the main thread and its runtime for itself and the signals; the bus has a thread
 //! and a runtime of its own, so that no caller can hold up an event.
 
-mod accounts;
 pub mod args;
 mod logs;
 mod present;
@@ -18,6 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
+use crate::bus::accounts::Files;
 use crate::bus::{Bus, BusConfig, BusError};
 use crate::config::{Config, Mode};
 use crate::dispatch::command::{Command, NOTICES_MAX, Notice};
@@ -205,7 +205,7 @@ impl Daemon {
                     features: features(config.mode),
                     ..BusConfig::default()
                 };
-                let accounts = Arc::new(accounts::Files::new(&config.root));
+                let accounts = Arc::new(Files::load(config.root.clone()));
                 let bus =
                     Bus::new(bus_config, commands.clone(), listener(), accounts, Arc::new(log));
                 Some(bus.start(stopped.clone()).map_err(io("start the bus"))?)

@@ -93,13 +93,17 @@ fn driver_bus(devpath: &[u8]) -> &[u8] {
     devpath.split(|byte| *byte == b'/').nth(2).unwrap_or_default()
 }
 
+/// An attribute's content, if it has one.
+type Attribute = Option<Box<[u8]>>;
+
 /// The event's device: the message, and sysfs behind it.
 #[derive(Debug)]
 pub struct Device {
     sysfs: Sysfs,
     uevent: Arc<Uevent>,
     id: DeviceId,
-    attributes: RefCell<HashMap<Box<[u8]>, Option<Box<[u8]>>>>,
+    /// What was read in this event; `None` where there is nothing to read.
+    attributes: RefCell<HashMap<Box<[u8]>, Attribute>>,
 }
 
 impl Device {
@@ -176,7 +180,7 @@ impl Device {
 
     /// An attribute's content less its trailing newlines; `None` if it is missing or unreadable.
     #[must_use]
-    pub fn attribute(&self, name: &[u8]) -> Option<Box<[u8]>> {
+    pub fn attribute(&self, name: &[u8]) -> Attribute {
         if let Some(value) = self.attributes.borrow().get(name) {
             return value.clone();
         }

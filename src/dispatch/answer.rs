@@ -74,7 +74,7 @@ impl Dispatch {
 
     /// What lies in the socket when the question comes is waited for as well.
     fn settle(&mut self, reply: oneshot::Sender<()>) {
-        self.drain();
+        self.hear_rest();
         let oldest = self.open.first().copied().unwrap_or(u64::MAX);
         let reading = self.sweep.is_some();
         if oldest == u64::MAX && !reading {
@@ -97,7 +97,7 @@ impl Dispatch {
         }
     }
 
-    /// Reads configuration and policy anew and decides every device again. Returns the generation.
+    /// Reads policy and names anew and decides every device again. Returns the generation.
     pub(super) fn reload(&mut self) -> u64 {
         self.load_policy();
         let ids: Vec<_> = self.table.iter().map(|known| known.id.clone()).collect();
@@ -157,6 +157,10 @@ impl Dispatch {
         terms: &Terms,
     ) -> Result<Option<u64>, ChangeError> {
         let known = self.table.get(id).cloned().ok_or(ChangeError::NoSuchDevice)?;
+        // a later device of this id is not the one that permission was given for
+        if terms.instance.is_some_and(|instance| instance != known.instance) {
+            return Err(ChangeError::NoSuchDevice);
+        }
         let (Some(name), Some(_)) = (known.devname(), known.devnum()) else {
             let what = format!("{id} has no device node; choose a device that has one");
             return Err(ChangeError::NotSupported(what));

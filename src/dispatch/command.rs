@@ -102,7 +102,7 @@ pub enum Command {
     Await(Vec<u8>, oneshot::Sender<Arc<Known>>),
     /// Answers when the change has taken effect.
     Change(DeviceId, Change, Terms, oneshot::Sender<Result<(), ChangeError>>),
-    /// Reads configuration and policy anew; answers with the new generation.
+    /// Reads policy and names anew and decides every device again; answers with the generation.
     Reload(oneshot::Sender<u64>),
     /// Compares every node with the decision now (shadow mode), and answers with all that differ.
     Compare(oneshot::Sender<Vec<Arc<Known>>>),

@@ -6,6 +6,7 @@
 
 mod answer;
 pub mod command;
+mod hear;
 pub mod known;
 mod publish;
 mod sweep;
@@ -28,7 +29,7 @@ use crate::map::MapWriter;
 use crate::modules::ModuleDb;
 use crate::policy::grants::Grants;
 use crate::queue::{Keys, Limits, Merge, Pushed, Queue, Ticket};
-use crate::uevent::socket::{Heard, KernelSocket};
+use crate::uevent::socket::KernelSocket;
 use crate::uevent::{Action, Origin, Uevent};
 use command::{COMMANDS_MAX, ChangeError, Command};
 use known::Known;
@@ -38,9 +39,6 @@ use table::Table;
 use tell::Teller;
 pub use worker::Book;
 use worker::{Done, Job, Outcome, Workers};
-
-/// Messages taken from the socket in one turn, so that answers and callers get theirs.
-const BATCH: usize = 64;
 
 /// An event in the queue.
 #[derive(Debug)]
@@ -164,80 +162,33 @@ impl Dispatch {
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
         let mut watchdog = tell::Watchdog::new();
         (self.keep_map)(self.publisher.map());
+        // what a kept socket holds is older than what the walk will find
+        self.hear_rest();
         self.start_sweep();
         let mut stopping = false;
         loop {
             if !stopping && *stop.borrow() {
                 stopping = true;
-                self.drain();
+                self.hear_rest();
             }
             if stopping && self.queue.is_idle() {
                 return Ok(());
             }
             let hearing = !stopping && !self.queue.is_full();
+            // in no fixed order: events, answers and callers all get their turn
             tokio::select! {
-                biased;
                 Some(done) = self.done.recv() => self.finish_batch(done),
                 Some(command) = self.commands.recv() => self.answer(command),
                 () = watchdog.tick() => {}
                 heard = self.socket.recv(), if hearing => self.hear_batch(heard?)?,
                 event = sweep::next(&mut self.sweep), if hearing => self.swept(event),
-                changed = stop.changed(), if !stopping => drop(changed),
+                _ = stop.changed(), if !stopping => {}
             }
             self.start_jobs();
             if self.publisher.take_replaced() {
                 (self.keep_map)(self.publisher.map());
             }
         }
-    }
-
-    /// Stage 1: takes what the socket has, up to a batch.
-    ///
-    /// After a loss the kernel throws everything away until the socket is empty, and says so only
-    /// once: what sysfs says before that is not the end of the story.
-    fn hear_batch(&mut self, first: Heard) -> io::Result<()> {
-        let mut lost = self.hear(first);
-        let mut count = 1;
-        while count < BATCH || (lost && !self.queue.is_full()) {
-            let Some(heard) = self.socket.try_recv()? else { break };
-            lost |= self.hear(heard);
-            count += 1;
-        }
-        if lost {
-            self.start_sweep();
-        }
-        Ok(())
-    }
-
-    /// Takes all that the socket has at this moment.
-    fn drain(&mut self) {
-        while !self.queue.is_full() {
-            match self.socket.try_recv().map(|heard| heard.map(|heard| self.hear_batch(heard))) {
-                Ok(Some(Ok(()))) => {}
-                // an error shows itself in the next turn of the loop
-                Ok(None | Some(Err(_))) | Err(_) => return,
-            }
-        }
-    }
-
-    /// Returns whether the kernel reported loss.
-    fn hear(&mut self, heard: Heard) -> bool {
-        let lost = matches!(heard, Heard::Lost);
-        match heard {
-            Heard::Event(uevent, dropped) => {
-                if !dropped.is_empty() {
-                    let devpath = uevent.devpath().escape_ascii();
-                    warn!(seqnum = uevent.seqnum(), "uevent of {devpath}: {dropped}");
-                }
-                self.take(uevent);
-            }
-            Heard::Refused(refusal) => warn!("uevent refused: {refusal}"),
-            Heard::Lost => {
-                warn!("the kernel lost uevents for want of buffer; reading sysfs again");
-                self.resyncs += 1;
-            }
-        }
-        lost
     }
 
     /// Stage 2: the event waits for all that concerns its device. Returns its place in the order.

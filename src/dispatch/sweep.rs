@@ -1,7 +1,6 @@
 //! A walk through today's sysfs, at start and after loss: every device is handled anew, and what
 //! is no longer there is removed.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,9 +20,10 @@ use crate::uevent::{Action, Origin, Uevent};
 pub(super) struct Sweep {
     /// `None` once everything was read.
     events: Option<mpsc::Receiver<Uevent>>,
-    seen: HashSet<DeviceId>,
     /// The walk ends when every event up to here was handled.
     last: u64,
+    /// All was handled, and what sysfs no longer has is being removed.
+    compared: bool,
     started: Instant,
     /// Loss was reported while it ran: another walk must follow.
     again: bool,
@@ -45,8 +45,8 @@ impl Dispatch {
         }
         self.sweep = Some(Sweep {
             events: Some(coldplug::start(&self.sysfs)),
-            seen: HashSet::new(),
             last: self.taken,
+            compared: false,
             started: Instant::now(),
             again: false,
         });
@@ -56,11 +56,7 @@ impl Dispatch {
     pub(super) fn swept(&mut self, event: Option<Uevent>) {
         match event {
             Some(event) => {
-                let id = DeviceId::of(&event);
                 self.take(event);
-                if let Some(sweep) = &mut self.sweep {
-                    sweep.seen.insert(id);
-                }
             }
             None => {
                 let taken = self.taken;
@@ -77,8 +73,18 @@ impl Dispatch {
     pub(super) fn end_sweep_if_done(&mut self) {
         let oldest = self.open.first().copied().unwrap_or(u64::MAX);
         let over = |sweep: &Sweep| sweep.events.is_none() && sweep.last <= oldest;
-        let Some(sweep) = self.sweep.take_if(|sweep| over(sweep)) else { return };
-        self.remove_unseen(&sweep.seen);
+        let Some(mut sweep) = self.sweep.take_if(|sweep| over(sweep)) else { return };
+        if !sweep.compared {
+            sweep.compared = true;
+            let before = self.taken;
+            self.remove_vanished();
+            // whoever waits for the walk waits for these removals too
+            if self.taken > before {
+                sweep.last = self.taken;
+                self.sweep = Some(sweep);
+                return;
+            }
+        }
         if sweep.again {
             self.start_sweep();
             return;
@@ -97,13 +103,12 @@ impl Dispatch {
         self.release();
     }
 
-    /// A device that the walk did not meet, and sysfs does not have, is removed like any other.
-    ///
-    /// Its path alone does not tell: a successor of another number may have it by now.
-    fn remove_unseen(&mut self, seen: &HashSet<DeviceId>) {
+    /// A device that sysfs no longer has, or has as another one, is removed like any other.
+    fn remove_vanished(&mut self) {
         let gone = |known: &&Arc<Known>| {
-            let there = || coldplug::event(&self.sysfs, known.uevent.devpath(), Action::Add, 0);
-            !seen.contains(&known.id) && there().is_none_or(|now| DeviceId::of(&now) != known.id)
+            let devpath = known.uevent.devpath();
+            self.table.at(devpath).is_none_or(|there| there.id != known.id)
+                || self.sysfs.instance(devpath).is_none()
         };
         let gone: Vec<_> = self.table.iter().filter(gone).cloned().collect();
         let seqnum = self.sysfs.seqnum();

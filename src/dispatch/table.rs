@@ -28,14 +28,14 @@ impl Table {
         self.devices.values()
     }
 
+    /// The device that an event said to be at this devpath last.
+    pub(super) fn at(&self, devpath: &[u8]) -> Option<&Arc<Known>> {
+        self.devices.get(self.paths.get(devpath)?)
+    }
+
     /// The device whose node has this name below `/dev`.
     pub(super) fn named(&self, devname: &[u8]) -> Option<&Arc<Known>> {
         self.devices.get(self.names.get(devname)?)
-    }
-
-    /// The device at this path below /sys.
-    pub(super) fn at(&self, devpath: &[u8]) -> Option<&Arc<Known>> {
-        self.devices.get(self.paths.get(devpath)?)
     }
 
     /// Takes a device in, and returns what was known of it.
@@ -74,8 +74,8 @@ impl Table {
     /// By node, link, syspath, devpath or id: `/dev/null`, `null`, `disk/by-id/x`, `/sys/…`, `c1:3`.
     pub(super) fn resolve(&self, text: &[u8], claims: &Claims) -> Option<&Arc<Known>> {
         let devpath = text.strip_prefix(b"/sys").filter(|rest| rest.starts_with(b"/"));
-        if let Some(id) = self.paths.get(devpath.unwrap_or(text)) {
-            return self.devices.get(id);
+        if let Some(known) = self.at(devpath.unwrap_or(text)) {
+            return Some(known);
         }
         let name = text.strip_prefix(b"/dev/").unwrap_or(text);
         if let Some(known) = self.named(name) {

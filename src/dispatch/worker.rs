@@ -187,7 +187,11 @@ impl Hands {
         let module = device.module().map(|name| name.escape_ascii().to_string());
         Outcome::Settled(Box::new(Known {
             id: device.id().clone(),
-            uevent: job.uevent.clone(),
+            uevent: match before {
+                // our own event only repeats the device's last real one
+                Some(known) if job.uevent.origin == Origin::Policy => known.uevent.clone(),
+                Some(_) | None => job.uevent.clone(),
+            },
             instance,
             module,
             decision,

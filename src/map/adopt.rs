@@ -14,11 +14,12 @@ use std::sync::Arc;
 use super::layout::{
     GEN_REPLACED, ID_ROOT, ROOT_CELL, ROOT_ENTRY, S_IFDIR, S_IFMT, SLOT_EMPTY, SLOT_TOMBSTONE,
 };
+use super::object::Object;
 use super::protocol::{Entry, Glance, Memory, Table, Wanted};
 use super::publish::Place;
 use super::region::{Region, RegionError};
 use super::space::{Pool, Space, Strings, Text};
-use super::writer::{MapError, MapWriter, Object};
+use super::writer::{MapError, MapWriter};
 use super::{Node, is_name, is_path, verify};
 
 /// Why a map cannot be taken back; the daemon makes a fresh one.

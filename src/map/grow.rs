@@ -6,11 +6,12 @@ use std::io;
 
 use super::Node;
 use super::layout::{AUX_MAX, GEN_REPLACED, Geometry, MAX_ENTRIES, ROOT_CELL};
+use super::object::Object;
 use super::protocol::{CellState, Table};
 use super::publish::Place;
 use super::region::Region;
 use super::space::{Pool, Short, Space, Strings, Text};
-use super::writer::{MapError, MapWriter, Object};
+use super::writer::{MapError, MapWriter};
 
 /// Tries with another seed or size before the map counts as full.
 const ATTEMPTS: u32 = 6;

@@ -7,10 +7,12 @@
 mod adopt;
 mod grow;
 pub mod layout;
+mod object;
 pub mod protocol;
 pub mod publish;
 pub mod reader;
 mod region;
+pub mod siphash;
 mod space;
 pub mod verify;
 pub mod writer;

@@ -10,11 +10,11 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::grow::fresh_table;
-use super::layout::{ID_ROOT, MAX_ENTRIES, ROOT_CELL, ROOT_ENTRY, S_IFDIR};
-use super::protocol::{Attributes, CellState, Fields, Table};
+use super::layout::{ID_ROOT, MAX_ENTRIES, ROOT_CELL, ROOT_ENTRY};
+use super::object::{Object, base, now};
+use super::protocol::{Attributes, CellState, Table};
 use super::publish::{Before, Place};
 use super::region::Region;
 use super::space::{Pool, Short, Space, Strings, Text};
@@ -83,79 +83,6 @@ pub struct WriterStats {
     pub bytes: u64,
     /// How often a map was replaced by another.
     pub republished: u64,
-}
-
-#[derive(Debug)]
-pub(super) struct Object {
-    pub id: u64,
-    /// Below /dev; empty for the root.
-    pub path: Arc<[u8]>,
-    /// The directory's cell.
-    pub parent: u32,
-    pub place: Place,
-    pub name: Text,
-    pub aux: Text,
-    /// `None` for a directory.
-    pub node: Option<Node>,
-    pub first: Option<u32>,
-    pub before: Option<u32>,
-    pub after: Option<u32>,
-}
-
-impl Object {
-    pub(super) fn root() -> Self {
-        let place = Place { entry: ROOT_ENTRY, cell: ROOT_CELL, bucket: 0 };
-        Self::new(ID_ROOT, Arc::default(), ROOT_CELL, place, (Text::default(), Text::default()))
-    }
-
-    pub(super) fn new(
-        id: u64,
-        path: Arc<[u8]>,
-        parent: u32,
-        place: Place,
-        (name, aux): (Text, Text),
-    ) -> Self {
-        let (first, before, after) = (None, None, None);
-        Self { id, path, parent, place, name, aux, node: None, first, before, after }
-    }
-
-    pub(super) fn base(&self) -> &[u8] {
-        base(&self.path)
-    }
-
-    pub(super) fn fields(&self, parent: u64) -> Fields {
-        let shared = Fields {
-            id: self.id,
-            parent,
-            name_off: self.name.offset,
-            name_len: self.name.len,
-            aux_len: self.aux.len,
-            aux_off: self.aux.offset,
-            cell: self.place.cell,
-            stamp: now(),
-            ..Fields::default()
-        };
-        match &self.node {
-            None => Fields { mode: S_IFDIR | 0o755, ..shared },
-            Some(node) => Fields {
-                flags: node.flag_bits(),
-                mode: node.type_bits() | node.permissions(),
-                uid: node.uid,
-                gid: node.gid,
-                rdev: node.rdev().unwrap_or(0),
-                ..shared
-            },
-        }
-    }
-}
-
-fn base(path: &[u8]) -> &[u8] {
-    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
-}
-
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(0)
 }
 
 /// Waits until no kernel reader holds what was replaced.

@@ -21,12 +21,20 @@ pub enum Key {
 }
 
 impl Key {
-    /// The rule's id.
+    /// The rule's id: what an id may not hold is written `_xx`, so that no two keys share one.
     fn id(&self) -> String {
-        match self {
-            Self::Property { name, value } => format!("local-{}-{value}", name.to_lowercase()),
-            Self::Devname(name) => format!("local-{name}"),
+        let (kind, text) = match self {
+            Self::Property { name, value } => (name.to_lowercase(), value),
+            Self::Devname(name) => ("devname".to_owned(), name),
+        };
+        let mut id = format!("local-{kind}-");
+        for byte in text.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => id.push(char::from(byte)),
+                other => id.push_str(&format!("_{other:02x}")),
+            }
         }
+        id
     }
 
     fn conditions(&self) -> Table {

@@ -1,6 +1,7 @@
 //! The outcome of stage 4: what a node shall be, and who wanted it so.
 //!
 //! Every value carries its source, so that *explain* is a look-up and not a guess.
+#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::sync::Arc;

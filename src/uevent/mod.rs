@@ -4,6 +4,7 @@
 //! copied once, into the event that owns it; every part of it is a range of that copy.
 #![forbid(unsafe_code)]
 
+mod fault;
 pub mod parse;
 pub mod socket;
 

@@ -174,8 +174,17 @@ impl Manager {
     }
 
     #[zbus(property)]
-    fn mismatches(&self) -> u64 {
+    fn devices(&self) -> u64 {
+        1
+    }
+
+    #[zbus(property)]
+    fn refused(&self) -> u64 {
         3
+    }
+
+    fn list_mismatches(&self) -> Vec<(OwnedObjectPath, String, String, String)> {
+        vec![(path(), "mode".to_owned(), "0660".to_owned(), "0600".to_owned())]
     }
 }
 

@@ -119,18 +119,30 @@ fn there_is_a_man_page_for_each_command_that_is_shown() {
 }
 
 #[test]
-fn status_counts_devices_and_mismatches() {
+fn status_shows_what_the_daemon_counts() {
     let (bus, _fake) = with_daemon();
     let ran = bus.run(&["status"]);
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
-    for line in
-        ["version\t9.9", "mode\tshadow", "queue high water\t17", "mismatches\t3", "devices\t1"]
-    {
+    for line in [
+        "version\t9.9",
+        "mode\tshadow",
+        "queue high water\t17",
+        "messages refused\t3",
+        "devices\t1",
+    ] {
         assert!(ran.out.lines().any(|l| l == line), "{line} in {}", ran.out);
     }
     let json = bus.run(&["--json", "status"]).json();
     assert_eq!(json["queue_high_water"], 17);
     assert_eq!(json["devices"], 1);
+}
+
+#[test]
+fn differences_are_shown_by_node() {
+    let (bus, _fake) = with_daemon();
+    assert_eq!(bus.run(&["compare"]).out, "/dev/ttyUSB0\tmode\t0660\t0600\n");
+    let json = bus.run(&["--json", "compare"]).json();
+    assert_eq!((&json[0]["ours"], &json[0]["theirs"]), (&"0660".into(), &"0600".into()));
 }
 
 #[test]

@@ -85,6 +85,7 @@ key=$(sed -n '/^suite=/,/^packages=/p; /^make_base/,/^}/p' "$0" | sha256sum | cu
 make_overlay
 
 # emulation, which works everywhere: VM_ACCEL=kvm where the machine has it
+: >"$work/lines"
 accel=${VM_ACCEL:-tcg}
 echo "# booting ($accel, at most $seconds s)"
 timeout --kill-after=5 "$seconds" qemu-system-x86_64 -machine "q35,accel=$accel" -cpu max -smp 2 -m 1280M \
