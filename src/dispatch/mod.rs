@@ -6,7 +6,11 @@
 
 mod answer;
 pub mod command;
+<<<<<<< HEAD
 mod finish;
+=======
+mod hear;
+>>>>>>> live
 pub mod known;
 mod publish;
 mod sweep;
@@ -29,8 +33,13 @@ use crate::device::{DeviceId, Sysfs};
 use crate::map::MapWriter;
 use crate::modules::ModuleDb;
 use crate::policy::grants::Grants;
+<<<<<<< HEAD
 use crate::queue::{Keys, Limits, Merge, Pushed, Queue};
 use crate::uevent::socket::{Heard, KernelSocket};
+=======
+use crate::queue::{Keys, Limits, Merge, Pushed, Queue, Ticket};
+use crate::uevent::socket::KernelSocket;
+>>>>>>> live
 use crate::uevent::{Action, Origin, Uevent};
 use command::{COMMANDS_MAX, ChangeError, Command};
 use known::Known;
@@ -41,9 +50,6 @@ pub use tell::OTHER_MANAGER;
 use tell::Teller;
 pub use worker::Book;
 use worker::{Done, Job, Workers};
-
-/// Messages taken from the socket in one turn, so that answers and callers get theirs.
-const BATCH: usize = 64;
 
 /// An event in the queue.
 #[derive(Debug)]
@@ -170,12 +176,14 @@ impl Dispatch {
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
         let mut watchdog = tell::Watchdog::new();
         (self.keep_map)(self.publisher.map());
+        // what a kept socket holds is older than what the walk will find
+        self.hear_rest();
         self.start_sweep();
         let mut stopping = false;
         loop {
             if !stopping && *stop.borrow() {
                 stopping = true;
-                self.drain();
+                self.hear_rest();
             }
             if stopping && self.queue.is_idle() {
                 return Ok(());
@@ -188,8 +196,12 @@ impl Dispatch {
                 () = watchdog.tick() => {}
                 heard = self.socket.recv(), if hearing => self.hear_batch(heard?)?,
                 event = sweep::next(&mut self.sweep), if hearing => self.swept(event),
+<<<<<<< HEAD
                 devpath = tell::overheard(&mut self.rival) => self.compare_at(&devpath?),
                 changed = stop.changed(), if !stopping => drop(changed),
+=======
+                _ = stop.changed(), if !stopping => {}
+>>>>>>> live
             }
             self.start_jobs();
             if self.publisher.take_replaced() {
@@ -198,6 +210,7 @@ impl Dispatch {
         }
     }
 
+<<<<<<< HEAD
     /// Stage 1: takes what the socket has, up to a batch.
     ///
     /// After a loss the kernel throws everything away until the socket is empty, and says so only
@@ -247,6 +260,8 @@ impl Dispatch {
         lost
     }
 
+=======
+>>>>>>> live
     /// Stage 2: the event waits for all that concerns its device. Returns its place in the order.
     fn take(&mut self, uevent: Uevent) -> u64 {
         let id = DeviceId::of(&uevent);

@@ -22,6 +22,8 @@ pub(super) struct Sweep {
     events: Option<mpsc::Receiver<Uevent>>,
     /// The walk ends when every event up to here was handled.
     last: u64,
+    /// All was handled, and what sysfs no longer has is being removed.
+    compared: bool,
     started: Instant,
     /// Loss was reported while it ran: another walk must follow.
     again: bool,
@@ -44,6 +46,7 @@ impl Dispatch {
         self.sweep = Some(Sweep {
             events: Some(coldplug::start(&self.sysfs)),
             last: self.taken,
+            compared: false,
             started: Instant::now(),
             again: false,
         });
@@ -70,8 +73,18 @@ impl Dispatch {
     pub(super) fn end_sweep_if_done(&mut self) {
         let oldest = self.open.first().copied().unwrap_or(u64::MAX);
         let over = |sweep: &Sweep| sweep.events.is_none() && sweep.last <= oldest;
-        let Some(sweep) = self.sweep.take_if(|sweep| over(sweep)) else { return };
-        self.remove_vanished();
+        let Some(mut sweep) = self.sweep.take_if(|sweep| over(sweep)) else { return };
+        if !sweep.compared {
+            sweep.compared = true;
+            let before = self.taken;
+            self.remove_vanished();
+            // whoever waits for the walk waits for these removals too
+            if self.taken > before {
+                sweep.last = self.taken;
+                self.sweep = Some(sweep);
+                return;
+            }
+        }
         if sweep.again {
             self.start_sweep();
             return;
