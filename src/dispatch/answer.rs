@@ -74,11 +74,7 @@ impl Dispatch {
 
     /// What lies in the socket when the question comes is waited for as well.
     fn settle(&mut self, reply: oneshot::Sender<()>) {
-<<<<<<< HEAD
-        self.drain();
-=======
         self.hear_rest();
->>>>>>> live
         let oldest = self.open.first().copied().unwrap_or(u64::MAX);
         let reading = self.sweep.is_some();
         if oldest == u64::MAX && !reading {

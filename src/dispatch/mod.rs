@@ -6,11 +6,8 @@
 
 mod answer;
 pub mod command;
-<<<<<<< HEAD
 mod finish;
-=======
 mod hear;
->>>>>>> live
 pub mod known;
 mod publish;
 mod sweep;
@@ -33,13 +30,8 @@ use crate::device::{DeviceId, Sysfs};
 use crate::map::MapWriter;
 use crate::modules::ModuleDb;
 use crate::policy::grants::Grants;
-<<<<<<< HEAD
 use crate::queue::{Keys, Limits, Merge, Pushed, Queue};
-use crate::uevent::socket::{Heard, KernelSocket};
-=======
-use crate::queue::{Keys, Limits, Merge, Pushed, Queue, Ticket};
 use crate::uevent::socket::KernelSocket;
->>>>>>> live
 use crate::uevent::{Action, Origin, Uevent};
 use command::{COMMANDS_MAX, ChangeError, Command};
 use known::Known;
@@ -196,12 +188,8 @@ impl Dispatch {
                 () = watchdog.tick() => {}
                 heard = self.socket.recv(), if hearing => self.hear_batch(heard?)?,
                 event = sweep::next(&mut self.sweep), if hearing => self.swept(event),
-<<<<<<< HEAD
                 devpath = tell::overheard(&mut self.rival) => self.compare_at(&devpath?),
-                changed = stop.changed(), if !stopping => drop(changed),
-=======
                 _ = stop.changed(), if !stopping => {}
->>>>>>> live
             }
             self.start_jobs();
             if self.publisher.take_replaced() {
@@ -210,58 +198,6 @@ impl Dispatch {
         }
     }
 
-<<<<<<< HEAD
-    /// Stage 1: takes what the socket has, up to a batch.
-    ///
-    /// After a loss the kernel throws everything away until the socket is empty, and says so only
-    /// once: what sysfs says before that is not the end of the story.
-    fn hear_batch(&mut self, first: Heard) -> io::Result<()> {
-        let mut lost = self.hear(first);
-        let mut count = 1;
-        while count < BATCH || (lost && !self.queue.is_full()) {
-            let Some(heard) = self.socket.try_recv()? else { break };
-            lost |= self.hear(heard);
-            count += 1;
-        }
-        if lost {
-            self.start_sweep();
-        }
-        Ok(())
-    }
-
-    /// Takes all that the socket has at this moment.
-    fn drain(&mut self) {
-        while !self.queue.is_full() {
-            match self.socket.try_recv().map(|heard| heard.map(|heard| self.hear_batch(heard))) {
-                Ok(Some(Ok(()))) => {}
-                // an error shows itself in the next turn of the loop
-                Ok(None | Some(Err(_))) | Err(_) => return,
-            }
-        }
-    }
-
-    /// Returns whether the kernel reported loss.
-    fn hear(&mut self, heard: Heard) -> bool {
-        let lost = matches!(heard, Heard::Lost);
-        match heard {
-            Heard::Event(uevent, dropped) => {
-                if !dropped.is_empty() {
-                    let devpath = uevent.devpath().escape_ascii();
-                    warn!(seqnum = uevent.seqnum(), "uevent of {devpath}: {dropped}");
-                }
-                self.take(uevent);
-            }
-            Heard::Refused(refusal) => warn!("uevent refused: {refusal}"),
-            Heard::Lost => {
-                warn!("the kernel lost uevents for want of buffer; reading sysfs again");
-                self.resyncs += 1;
-            }
-        }
-        lost
-    }
-
-=======
->>>>>>> live
     /// Stage 2: the event waits for all that concerns its device. Returns its place in the order.
     fn take(&mut self, uevent: Uevent) -> u64 {
         let id = DeviceId::of(&uevent);
