@@ -54,6 +54,20 @@ impl DeviceId {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// The number in the id of a device that has one.
+    #[must_use]
+    pub fn devnum(&self) -> Option<Devnum> {
+        let text = std::str::from_utf8(&self.0).ok()?;
+        let (kind, numbers) = text.split_at_checked(1)?;
+        let (major, minor) = numbers.split_once(':')?;
+        let block = match kind {
+            "b" => true,
+            "c" => false,
+            _ => return None,
+        };
+        Some(Devnum { block, major: major.parse().ok()?, minor: minor.parse().ok()? })
+    }
 }
 
 impl fmt::Display for DeviceId {
@@ -139,6 +153,8 @@ impl Device {
     /// The kernel module of the device's driver, as sysfs links it.
     #[must_use]
     pub fn module(&self) -> Option<Vec<u8>> {
+        // a device with a driver says so in each of its messages (`drivers/base/core.c`)
+        self.uevent.get(b"DRIVER")?;
         self.sysfs.link_name(self.uevent.devpath(), b"driver/module")
     }
 

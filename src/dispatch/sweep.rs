@@ -11,6 +11,8 @@ use super::command::Notice;
 use super::known::Known;
 use super::{Dispatch, Ready};
 use crate::coldplug;
+use crate::device::DeviceId;
+use crate::nodes::links;
 use crate::uevent::{Action, Origin, Uevent};
 
 /// One walk under way.
@@ -20,6 +22,8 @@ pub(super) struct Sweep {
     events: Option<mpsc::Receiver<Uevent>>,
     /// The walk ends when every event up to here was handled.
     last: u64,
+    /// All was handled, and what sysfs no longer has is being removed.
+    compared: bool,
     started: Instant,
     /// Loss was reported while it ran: another walk must follow.
     again: bool,
@@ -42,6 +46,7 @@ impl Dispatch {
         self.sweep = Some(Sweep {
             events: Some(coldplug::start(&self.sysfs)),
             last: self.taken,
+            compared: false,
             started: Instant::now(),
             again: false,
         });
@@ -68,11 +73,18 @@ impl Dispatch {
     pub(super) fn end_sweep_if_done(&mut self) {
         let oldest = self.open.first().copied().unwrap_or(u64::MAX);
         let over = |sweep: &Sweep| sweep.events.is_none() && sweep.last <= oldest;
-        let Some(sweep) = self.sweep.take_if(|sweep| over(sweep)) else { return };
-        self.remove_vanished();
-        // who asked before the walk was over waits for what it found missing, too
-        let taken = self.taken;
-        self.settlers.iter_mut().for_each(|(mark, _)| *mark = taken);
+        let Some(mut sweep) = self.sweep.take_if(|sweep| over(sweep)) else { return };
+        if !sweep.compared {
+            sweep.compared = true;
+            let before = self.taken;
+            self.remove_vanished();
+            // whoever waits for the walk waits for these removals too
+            if self.taken > before {
+                sweep.last = self.taken;
+                self.sweep = Some(sweep);
+                return;
+            }
+        }
         if sweep.again {
             self.start_sweep();
             return;
@@ -108,14 +120,54 @@ impl Dispatch {
         }
     }
 
+    /// A move may change the name by which a device without number is known: the old one goes.
+    pub(super) fn forget_moved(&mut self, known: &Known, usec: u64, problems: &mut Vec<String>) {
+        let Some(devpath) = known.uevent.devpath_old() else { return };
+        let Some(id) = self.table.at(devpath).map(|old| old.id.clone()) else { return };
+        // a successor at the old path stays
+        let now = coldplug::event(&self.sysfs, devpath, Action::Add, 0);
+        if id == known.id || now.is_some_and(|now| DeviceId::of(&now) == id) {
+            return;
+        }
+        if let Some(device) = self.forget(&id, problems) {
+            let seqnum = known.uevent.seqnum();
+            self.teller.notify(Notice::Removed { seqnum, usec, device });
+        }
+    }
+
+    /// Takes back all that stands for a device that is gone, and returns what it was.
+    pub(super) fn forget(
+        &mut self,
+        id: &DeviceId,
+        problems: &mut Vec<String>,
+    ) -> Option<Arc<Known>> {
+        self.end_grants(id, problems);
+        let old = self.table.remove(id);
+        problems.extend(match &old {
+            Some(old) => self.publisher.withdraw(old, &self.table),
+            None => self.drop_leftovers(id),
+        });
+        // last: should we be killed here, it tells the next run what is left
+        if let Err(error) = self.records.remove(id) {
+            problems.push(format!("cannot remove the record: {error}"));
+        }
+        old
+    }
+
+    /// Removes the links that an earlier run made for a device which this one never met.
+    fn drop_leftovers(&self, id: &DeviceId) -> Vec<String> {
+        let mut links = self.records.read(id).unwrap_or_default().links;
+        links.extend(id.devnum().map(links::by_number));
+        self.publisher.drop_links(&links)
+    }
+
     /// What an earlier run left of devices that went while no daemon ran.
     fn forget_leftovers(&mut self) {
         for id in self.records.ids() {
             if self.table.get(&id).is_some() {
                 continue;
             }
-            let record = self.records.read(&id).unwrap_or_default();
-            let mut problems = self.publisher.drop_links(&record.links);
+            let mut problems = self.drop_leftovers(&id);
             if let Err(error) = self.records.remove(&id) {
                 problems.push(format!("cannot remove the record: {error}"));
             }

@@ -48,6 +48,8 @@ pub(super) struct Job {
     pub(super) known: Option<Arc<Known>>,
     pub(super) grants: Option<Arc<DeviceGrants>>,
     pub(super) book: Arc<Book>,
+    /// Whether the node can be compared now: not before another manager is done with it.
+    pub(super) compare: bool,
 }
 
 impl Job {
@@ -151,7 +153,7 @@ impl Hands {
             let mut problems = Vec::new();
             let device = Device::new(self.sysfs.clone(), job.subject().clone());
             let outcome = match job.uevent.action() {
-                Action::Remove => self.remove(&device, &mut problems),
+                Action::Remove => self.remove(&device, &job),
                 Action::Add
                 | Action::Change
                 | Action::Move
@@ -167,9 +169,16 @@ impl Hands {
         }
     }
 
-    fn remove(&self, device: &Device, problems: &mut Vec<String>) -> Outcome {
-        if let Err(error) = self.records.remove(device.id()) {
-            problems.push(format!("cannot remove the record: {error}"));
+    /// A successor may have the node already, and an event of this device that was handled late may
+    /// have left it what was meant for this one.
+    fn remove(&self, device: &Device, job: &Job) -> Outcome {
+        let mut decision = Decision::default();
+        take_back(job.known.as_deref(), &mut decision);
+        let node = device.devname().zip(device.devnum()).filter(|_| self.active);
+        let found = node.and_then(|(name, number)| Node::find(&self.dev, name, number).ok()?);
+        if let Some(node) = found.filter(|_| !decision.steps.is_empty()) {
+            // the successor's own event settles it, and tells what fails
+            drop(node.settle(&decision));
         }
         Outcome::Removed
     }
@@ -193,9 +202,19 @@ impl Hands {
             apply::grant(&grants.grants, &mut decision);
         }
         decision.finish();
-        take_back(before.map(|known| &known.decision), &mut decision);
-        let (permissions, mismatches) = self.node(device, &decision, problems);
-        let record = self.record(device, before, job.known.is_some(), &decision, problems);
+        let old = match before {
+            Some(known) => Some(known.record.clone()),
+            // another device of this id was known: what was remembered is not about this one
+            None if job.known.is_some() => None,
+            None => self.records.read(device.id()),
+        };
+        take_back(job.known.as_deref(), &mut decision);
+        let (permissions, mut mismatches) = self.node(device, &decision, problems);
+        if !job.compare {
+            mismatches = before.map(|known| known.mismatches.clone()).unwrap_or_default();
+        }
+        let remembered = before.is_some();
+        let record = self.record(device, old.as_ref(), remembered, &decision, problems);
         let module = device.module().map(|name| name.escape_ascii().to_string());
         Outcome::Settled(Box::new(Known {
             id: device.id().clone(),
@@ -245,18 +264,11 @@ impl Hands {
     fn record(
         &self,
         device: &Device,
-        before: Option<&Known>,
-        replaced: bool,
+        old: Option<&Record>,
+        remembered: bool,
         decision: &Decision,
         problems: &mut Vec<String>,
     ) -> Record {
-        // another device of this id was known: what was remembered is not about this one
-        let old = match before {
-            Some(known) => Some(known.record.clone()),
-            None if replaced => None,
-            None => self.records.read(device.id()),
-        };
-        let old = old.as_ref();
         let numbered = device.devnum().is_some();
         let links = decision.links.iter().filter(|_| numbered);
         let record = Record {
@@ -265,8 +277,10 @@ impl Hands {
             initialized_usec: old.and_then(|old| old.initialized_usec).or_else(|| Some(now_usec())),
             ..Record::default()
         };
-        // a record that was read needs no writing if it is equal; one that dispatch remembers was
-        // written by us
+        // what dispatch remembers was written by us: nobody need look at the file
+        if remembered && old == Some(&record) {
+            return record;
+        }
         if let Err(error) = self.records.write(device.id(), &record, old) {
             problems.push(format!("cannot write the record: {error}"));
         }
@@ -275,7 +289,7 @@ impl Hands {
 }
 
 /// What policy or a grant no longer sets goes back to what the kernel gives a node.
-fn take_back(before: Option<&Decision>, decision: &mut Decision) {
+fn take_back(before: Option<&Known>, decision: &mut Decision) {
     let Some(before) = before else { return };
     let node = [
         (Attribute::Owner, decision.owner, KERNEL_DEFAULT.uid),
@@ -283,7 +297,7 @@ fn take_back(before: Option<&Decision>, decision: &mut Decision) {
         (Attribute::Mode, decision.mode, KERNEL_DEFAULT.mode),
     ];
     for (attribute, now, default) in node {
-        if now.is_none() && before.source(attribute).is_some() {
+        if now.is_none() && before.decision.source(attribute).is_some() {
             decision.set(attribute, default, Source::Kernel);
         }
     }

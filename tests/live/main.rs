@@ -1,0 +1,24 @@
+//! The real daemon in namespaces of its own, with uevents injected through the kernel.
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test prints its seed and figures, and has failed when it cannot go on"
+)]
+
+mod bus;
+mod changes;
+mod daemon;
+mod end;
+mod hostile;
+mod inject;
+mod kills;
+mod listen;
+mod machine;
+mod policy;
+mod random;
+mod shadow;
+mod state;
+mod storm;
+mod storms;
+mod sysfs;
