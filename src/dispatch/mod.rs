@@ -134,9 +134,11 @@ impl Dispatch {
         if let Some(problem) = problem {
             warn!("{problem}");
         }
+        let records = Records::open(&config.records_folder())?;
+        records.tidy();
         Ok(Self {
             sysfs: Sysfs::new(&config.sysfs),
-            records: Records::open(&config.records_folder())?,
+            records,
             socket,
             queue: Queue::new(Limits::default()),
             workers,

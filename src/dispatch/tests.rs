@@ -57,10 +57,21 @@ impl Rig {
         }
     }
 
-    fn change(&mut self, minor: u32) -> oneshot::Receiver<Result<(), ChangeError>> {
-        let change = Change::Set { attribute: Attribute::Owner, value: 7 };
+    fn terms() -> Terms {
         let (by, reason): (Arc<str>, Arc<str>) = ("uid 0".into(), "".into());
-        let terms = Terms { by, reason, persist: false, dry_run: false, instance: None };
+        Terms { by, reason, persist: false, dry_run: false, instance: None }
+    }
+
+    fn change(&mut self, minor: u32) -> oneshot::Receiver<Result<(), ChangeError>> {
+        self.change_on(minor, Self::terms())
+    }
+
+    fn change_on(
+        &mut self,
+        minor: u32,
+        terms: Terms,
+    ) -> oneshot::Receiver<Result<(), ChangeError>> {
+        let change = Change::Set { attribute: Attribute::Owner, value: 7 };
         let (reply, answer) = oneshot::channel();
         self.dispatch.answer(Command::Change(id(minor), change, terms, reply));
         answer
@@ -159,4 +170,25 @@ async fn who_settles_during_a_walk_waits_for_what_it_finds_missing() {
     }
     assert!(rig.dispatch.table.get(&id(2)).is_none());
     assert_eq!(rig.dispatch.table.len(), 1);
+}
+
+#[tokio::test]
+async fn a_change_reaches_only_the_device_that_it_was_allowed_for() {
+    let mut rig = Rig::new(&[1]);
+    rig.walk().await;
+    let allowed = rig.dispatch.table.get(&id(1)).unwrap().instance;
+    let terms = Terms { instance: Some(allowed + 1), ..Rig::terms() };
+    let refused = rig.change_on(1, terms).try_recv().unwrap();
+    assert_eq!(refused, Err(ChangeError::NoSuchDevice));
+    let terms = Terms { instance: Some(allowed), ..Rig::terms() };
+    assert!(rig.change_on(1, terms).try_recv().is_err(), "it waits for its turn");
+}
+
+#[tokio::test]
+async fn in_shadow_mode_no_change_is_kept() {
+    let mut rig = Rig::new(&[1]);
+    rig.walk().await;
+    let refused = rig.change_on(1, Terms { persist: true, ..Rig::terms() }).try_recv().unwrap();
+    assert_eq!(refused, Err(ChangeError::Shadow));
+    assert!(!rig.root.path().join("root/etc").exists());
 }
