@@ -66,6 +66,9 @@ impl Dispatch {
     /// The event is over: what waited for it may go on.
     pub(super) fn end(&mut self, ticket: Ticket, order: u64) {
         self.queue.done(ticket);
+        if let Some(first) = self.stands_for.remove(&order) {
+            self.close(first);
+        }
         self.close(order);
         if self.queue.is_idle() {
             self.end_storms();

@@ -17,7 +17,7 @@ mod tell;
 mod tests;
 mod worker;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -107,6 +107,8 @@ pub struct Dispatch {
     taken: u64,
     /// Places in the order that are not handled yet.
     open: BTreeSet<u64>,
+    /// The first of the events that gave way to one that is not handled yet.
+    stands_for: HashMap<u64, u64>,
     settlers: Vec<(u64, oneshot::Sender<()>)>,
     awaiting: Vec<(Vec<u8>, oneshot::Sender<Arc<Known>>)>,
     changing: Vec<(u64, oneshot::Sender<Result<(), ChangeError>>)>,
@@ -156,6 +158,7 @@ impl Dispatch {
             keep_map,
             taken: 0,
             open: BTreeSet::new(),
+            stands_for: HashMap::new(),
             settlers: Vec::new(),
             awaiting: Vec::new(),
             changing: Vec::new(),
@@ -218,12 +221,19 @@ impl Dispatch {
             id: Some(id.as_bytes()),
             devname: uevent.devname(),
         };
-        let plain = uevent.action() == Action::Change && uevent.origin == Origin::Kernel;
+        let change = uevent.action() == Action::Change && uevent.origin == Origin::Kernel;
+        let repeats = |known: &Arc<Known>| uevent.repeats(&known.uevent);
+        let plain = change && self.table.get(&id).is_some_and(repeats);
         let merge = if plain { Merge::Allowed } else { Merge::Never };
         match self.queue.push(&keys, merge, pending) {
             Pushed::Runnable | Pushed::Waiting => {}
             Pushed::Merged(older) => {
-                self.close(older.order);
+                // who waits for the older one waits for this, which says the same
+                let first = self.stands_for.remove(&older.order).unwrap_or(older.order);
+                if first != older.order {
+                    self.close(older.order);
+                }
+                self.stands_for.insert(order, first);
                 let merged = self.throttled.entry(older.id.clone()).or_default();
                 *merged += 1;
                 if *merged == 1

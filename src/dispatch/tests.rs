@@ -219,3 +219,29 @@ async fn a_walk_does_not_remove_what_was_heard_of_at_another_path() {
     let known = rig.dispatch.table.get(&id(1)).unwrap();
     assert_eq!(known.uevent.devpath(), b"/devices/moved1");
 }
+
+#[tokio::test]
+async fn a_merged_change_is_waited_for_and_one_that_says_more_is_not_merged() {
+    let mut rig = Rig::new(&[1]);
+    rig.walk().await;
+    rig.dispatch.queue = Queue::new(Limits { merge_from: 1, storm: 1, full: 100 });
+    let known = rig.dispatch.table.get(&id(1)).unwrap().uevent.clone();
+    let change = |more: Option<(&'static [u8], &'static [u8])>| {
+        let pairs: Vec<_> = known.properties().chain(more).collect();
+        Uevent::synthetic(Origin::Kernel, Action::Change, known.devpath(), 9, &pairs)
+    };
+    rig.dispatch.take(change(None));
+    let (reply, mut settled) = oneshot::channel();
+    rig.dispatch.settlers.push((rig.dispatch.taken, reply));
+    rig.dispatch.take(change(None));
+    rig.dispatch.take(change(None));
+    assert_eq!(rig.dispatch.queue.merged(), 2);
+    assert!(settled.try_recv().is_err(), "what stands for it is not handled");
+    rig.dispatch.take(change(Some((b"DISK_MEDIA_CHANGE", b"1"))));
+    assert_eq!((rig.dispatch.queue.merged(), rig.dispatch.queue.waiting()), (2, 2));
+    while !rig.dispatch.queue.is_idle() {
+        rig.turn().await;
+    }
+    settled.try_recv().unwrap();
+    assert!(rig.dispatch.open.is_empty() && rig.dispatch.stands_for.is_empty());
+}

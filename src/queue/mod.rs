@@ -31,7 +31,7 @@ pub struct Keys<'a> {
 /// Whether a waiting event may give way to a newer one of its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merge {
-    /// A `change` that says no more than "look again": the newest says it all.
+    /// A `change` that says no more than "look again": one of them says it all.
     Allowed,
     Never,
 }

@@ -134,6 +134,18 @@ impl Uevent {
         self.properties().filter(|(k, _)| *k == key).last().map(|(_, value)| value)
     }
 
+    /// Whether this event says of the device what `other` said, and no more: no media change, no
+    /// cookie of device-mapper, no UUID by which somebody waits for this very event.
+    #[must_use]
+    pub fn repeats(&self, other: &Self) -> bool {
+        let counted = |(key, value): &(&[u8], &[u8])| {
+            matches!(*key, b"ACTION" | b"SEQNUM") || (*key, *value) == (b"SYNTH_UUID", b"0")
+        };
+        self.properties()
+            .filter(|pair| !counted(pair))
+            .eq(other.properties().filter(|pair| !counted(pair)))
+    }
+
     #[must_use]
     pub fn subsystem(&self) -> &[u8] {
         self.get(b"SUBSYSTEM").unwrap_or_default()
@@ -177,5 +189,25 @@ impl fmt::Debug for Uevent {
         let pairs =
             self.properties().map(|(k, v)| format!("{}={}", k.escape_ascii(), v.escape_ascii()));
         f.debug_list().entries(pairs).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(action: Action, pairs: &[(&[u8], &[u8])]) -> Uevent {
+        Uevent::synthetic(Origin::Kernel, action, b"/devices/sr0", 7, pairs)
+    }
+
+    #[test]
+    fn a_change_that_says_more_than_the_device_is_there_repeats_nothing() {
+        let known = event(Action::Add, &[(b"MAJOR", b"11"), (b"SYNTH_UUID", b"0")]);
+        let repeats = |pairs: &[(&[u8], &[u8])]| event(Action::Change, pairs).repeats(&known);
+        assert!(repeats(&[(b"MAJOR", b"11")]));
+        assert!(repeats(&[(b"SYNTH_UUID", b"0"), (b"MAJOR", b"11")]));
+        assert!(!repeats(&[(b"MAJOR", b"11"), (b"DISK_MEDIA_CHANGE", b"1")]));
+        assert!(!repeats(&[(b"SYNTH_UUID", b"5b1"), (b"MAJOR", b"11")]));
+        assert!(!repeats(&[(b"MAJOR", b"12")]));
     }
 }
