@@ -347,6 +347,18 @@ mod tests {
     }
 
     #[test]
+    fn depth_costs_the_file_and_not_the_daemon() {
+        let keys = format!("schema = 1\n{}z = 1\n", "a.".repeat(200_000));
+        let tables = format!("schema = 1\n[{}z]\n", "a.".repeat(200_000));
+        let lists = format!("schema = 1\na = {}\n", "[".repeat(200_000));
+        let inline = format!("schema = 1\na = {}\n", "{a=".repeat(200_000));
+        for text in [keys, tables, lists, inline] {
+            let (rules, problems) = read(&text);
+            assert!(rules.is_empty() && !problems.is_empty());
+        }
+    }
+
+    #[test]
     fn a_rule_knows_where_its_values_stand() {
         let (rules, problems) = read(
             "schema = 1\n[[rule]]\nid = 'r'\nmatch.devname = ['a', 'b*']\n[rule.set]\n\
