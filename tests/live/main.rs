@@ -1,5 +1,11 @@
 //! The real daemon in namespaces of its own, with uevents injected through the kernel.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a helper that fails fails its test, and what it prints is shown then"
+)]
+
 mod bus;
 mod changes;
 mod daemon;
