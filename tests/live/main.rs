@@ -22,3 +22,4 @@ mod state;
 mod storm;
 mod storms;
 mod sysfs;
+mod witness;
