@@ -12,7 +12,8 @@ started=$SECONDS
 rows=() passed=0 failed=0
 
 packages() { scripts/need.sh "${packages[@]}"; }
-tools() { scripts/tools.sh cargo-deny cargo-deb; }
+# `deny` works offline, and wants the crates of other platforms too
+tools() { scripts/tools.sh cargo-deny cargo-deb && cargo fetch --locked; }
 format() { cargo fmt --check; }
 clippy() { cargo clippy --locked --all-targets -- -D warnings; }
 docs() { cargo doc --locked --no-deps --document-private-items; }

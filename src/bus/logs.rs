@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use tracing::Level;
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::reload;
 use zbus::Variant;
 
 use super::World;
@@ -23,18 +21,6 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// # Errors
     /// Why the level stays as it is, in lower case.
     fn set_level(&self, level: Level) -> Result<(), String>;
-}
-
-impl<S: fmt::Debug + 'static> Log for reload::Handle<LevelFilter, S> {
-    fn level(&self) -> Level {
-        // off is shown as the least that can be set
-        let level = self.with_current(|filter| filter.into_level());
-        level.ok().flatten().unwrap_or(Level::ERROR)
-    }
-
-    fn set_level(&self, level: Level) -> Result<(), String> {
-        self.reload(LevelFilter::from_level(level)).map_err(|error| error.to_string())
-    }
 }
 
 /// syslog(3)'s names; what tracing has no word for, goes to the next that shows at least as much.

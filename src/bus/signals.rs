@@ -81,7 +81,11 @@ impl Teller {
                 self.removed(&device.id, &mut messages);
                 self.event(seqnum, Action::Remove, usec, &device, &mut messages);
             }
-            Notice::Changed { device } => self.state(&device, &mut messages),
+            Notice::Changed { device } => {
+                let before = self.announced.get(&device.id).cloned();
+                self.state(&device, &mut messages);
+                self.mismatches(before.as_deref(), &device, &mut messages);
+            }
             Notice::Ready(_) | Notice::Behind => {}
             Notice::StormStarted { device, rate } => {
                 let body = (object(&device.id), rate);

@@ -21,7 +21,7 @@ use crate::bus::accounts::Files;
 use crate::bus::{Bus, BusConfig, BusError};
 use crate::config::{Config, Mode};
 use crate::dispatch::command::{Command, NOTICES_MAX, Notice};
-use crate::dispatch::{self, Dispatch, Parts, Ready};
+use crate::dispatch::{self, Dispatch, OTHER_MANAGER, Parts, Ready};
 use crate::map::MapWriter;
 use crate::modules::{ModuleDb, scan};
 use crate::uevent::socket::{KernelSocket, Options};
@@ -96,8 +96,8 @@ pub fn run(args: &Args) -> Result<(), Fatal> {
 
 /// Two managers would undo each other's work on /dev.
 fn refuse_second_manager() -> Result<(), Fatal> {
-    let control = "/run/udev/control";
-    match rustix_seqpacket(control) {
+    let control = OTHER_MANAGER;
+    match answers(control) {
         true => Err(Fatal::OtherManager(format!(
             "another device manager answers at {control}; stop it first \
              (systemctl stop systemd-udevd), or run in shadow mode (--mode shadow)"
@@ -107,7 +107,7 @@ fn refuse_second_manager() -> Result<(), Fatal> {
 }
 
 /// Whether somebody listens on a socket of sequenced packets.
-fn rustix_seqpacket(path: &str) -> bool {
+fn answers(path: &str) -> bool {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
     let Ok(address) = SocketAddrUnix::new(path) else { return false };
     let socket = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None);

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::Dispatch;
-use super::command::{Change, ChangeError, Command, Status, Terms};
+use super::command::{Change, ChangeError, Command, Notice, Status, Terms};
 use super::known::Known;
 use super::worker::Book;
 use crate::config::{Config, Mode};
@@ -97,7 +97,7 @@ impl Dispatch {
         }
     }
 
-    /// Reads policy and names anew and decides every device again. Returns the generation.
+    /// Reads configuration and policy anew and decides every device again. Returns the generation.
     pub(super) fn reload(&mut self) -> u64 {
         self.load_policy();
         let ids: Vec<_> = self.table.iter().map(|known| known.id.clone()).collect();
@@ -124,14 +124,29 @@ impl Dispatch {
 
     /// In shadow mode: what the machine's nodes have now, beside what we would give them.
     fn compare(&self) -> Vec<Arc<Known>> {
-        let dev = &self.config.dev;
-        let compared = self.table.iter().filter_map(|known| {
-            let node = Node::find(dev, known.devname()?, known.devnum()?).ok()??;
-            let mismatches = node.mismatches(&known.decision);
-            let device = Known { mismatches, ..Known::clone(known) };
-            (!device.mismatches.is_empty()).then(|| Arc::new(device))
-        });
-        compared.collect()
+        let compared = self.table.iter().map(|known| self.compared(known));
+        compared.filter(|known| !known.mismatches.is_empty()).collect()
+    }
+
+    fn compared(&self, known: &Arc<Known>) -> Arc<Known> {
+        let node = known.devname().zip(known.devnum());
+        let node =
+            node.and_then(|(name, number)| Node::find(&self.config.dev, name, number).ok()?);
+        let mismatches = node.map(|node| node.mismatches(&known.decision)).unwrap_or_default();
+        if mismatches == known.mismatches {
+            return known.clone();
+        }
+        Arc::new(Known { mismatches, ..Known::clone(known) })
+    }
+
+    /// The other manager is done with a device: now its node can be compared.
+    pub(super) fn compare_at(&mut self, devpath: &[u8]) {
+        let Some(known) = self.table.at(devpath) else { return };
+        let device = self.compared(known);
+        if !Arc::ptr_eq(&device, known) {
+            self.table.insert(device.clone());
+            self.teller.notify(Notice::Changed { device });
+        }
     }
 
     fn change(
@@ -157,10 +172,6 @@ impl Dispatch {
         terms: &Terms,
     ) -> Result<Option<u64>, ChangeError> {
         let known = self.table.get(id).cloned().ok_or(ChangeError::NoSuchDevice)?;
-        // a later device of this id is not the one that permission was given for
-        if terms.instance.is_some_and(|instance| instance != known.instance) {
-            return Err(ChangeError::NoSuchDevice);
-        }
         let (Some(name), Some(_)) = (known.devname(), known.devnum()) else {
             let what = format!("{id} has no device node; choose a device that has one");
             return Err(ChangeError::NotSupported(what));
@@ -201,7 +212,7 @@ impl Dispatch {
     fn key(&self, known: &Known, devname: &str) -> Result<Key, ChangeError> {
         let properties = known.properties();
         for name in ["ID_SERIAL", "ID_PATH"] {
-            let found = properties.iter().find(|(key, _)| key == name.as_bytes());
+            let found = properties.iter().find(|(key, _)| *key == name.as_bytes());
             if let Some(value) = found.and_then(|(_, value)| str::from_utf8(value).ok()) {
                 return Ok(Key::Property { name, value: value.to_owned() });
             }

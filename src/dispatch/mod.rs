@@ -6,6 +6,7 @@
 
 mod answer;
 pub mod command;
+mod finish;
 mod hear;
 pub mod known;
 mod publish;
@@ -20,15 +21,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
+use crate::announce::overhear::Overhear;
 use crate::config::{Config, Mode};
 use crate::device::record::Records;
 use crate::device::{DeviceId, Sysfs};
 use crate::map::MapWriter;
 use crate::modules::ModuleDb;
 use crate::policy::grants::Grants;
-use crate::queue::{Keys, Limits, Merge, Pushed, Queue, Ticket};
+use crate::queue::{Keys, Limits, Merge, Pushed, Queue};
 use crate::uevent::socket::KernelSocket;
 use crate::uevent::{Action, Origin, Uevent};
 use command::{COMMANDS_MAX, ChangeError, Command};
@@ -36,9 +38,10 @@ use known::Known;
 use publish::Publisher;
 use sweep::Sweep;
 use table::Table;
+pub use tell::OTHER_MANAGER;
 use tell::Teller;
 pub use worker::Book;
-use worker::{Done, Job, Outcome, Workers};
+use worker::{Done, Job, Workers};
 
 /// An event in the queue.
 #[derive(Debug)]
@@ -89,6 +92,8 @@ pub struct Dispatch {
     table: Table,
     publisher: Publisher,
     teller: Teller,
+    /// In shadow mode beside another manager: what that one has handled.
+    rival: Option<Overhear>,
     grants: Grants,
     book: Arc<Book>,
     sweep: Option<Sweep>,
@@ -136,6 +141,7 @@ impl Dispatch {
             table: Table::default(),
             publisher: Publisher::new(&config, map),
             teller: Teller::new(config.mode == Mode::Active, notices)?,
+            rival: tell::rival(&config)?,
             grants,
             book: Arc::new(answer::load_book(&config, 1, modules)),
             sweep: None,
@@ -182,6 +188,7 @@ impl Dispatch {
                 () = watchdog.tick() => {}
                 heard = self.socket.recv(), if hearing => self.hear_batch(heard?)?,
                 event = sweep::next(&mut self.sweep), if hearing => self.swept(event),
+                devpath = tell::overheard(&mut self.rival) => self.compare_at(&devpath?),
                 _ = stop.changed(), if !stopping => {}
             }
             self.start_jobs();
@@ -233,109 +240,14 @@ impl Dispatch {
             let grants = self.grants.of(&pending.id).cloned();
             let Pending { uevent, order, heard, .. } = pending;
             let book = self.book.clone();
-            let job = Job { ticket, uevent, order, heard, known, grants, book };
+            let compare = self.rival.is_none() || uevent.origin != Origin::Kernel;
+            let job = Job { ticket, uevent, order, heard, known, grants, book, compare };
             if let Err(job) = self.workers.give(job) {
                 // the worker's thread is gone, and with panic = "abort" so would we be
                 warn!("no worker takes the event of {}", job.uevent.devpath().escape_ascii());
                 self.end(job.ticket, job.order);
             }
         }
-    }
-
-    fn finish_batch(&mut self, done: Done) {
-        self.finish(done);
-        while let Ok(done) = self.done.try_recv() {
-            self.finish(done);
-        }
-    }
-
-    /// Stages 6 to 9: publishes what the worker found, and tells everybody.
-    fn finish(&mut self, done: Done) {
-        let Done { worker, id, job, outcome, mut problems } = done;
-        self.workers.is_idle_again(worker);
-        let usec = || u64::try_from(job.heard.elapsed().as_micros()).unwrap_or(u64::MAX);
-        match outcome {
-            Outcome::Settled(known) => {
-                let known = Arc::new(*known);
-                self.end_stale_grants(&known, job.grants.as_deref(), &mut problems);
-                let old = self.table.insert(known.clone());
-                self.forget_moved(&known, usec(), &mut problems);
-                problems.extend(self.publisher.publish(&known, old.as_deref(), &self.table));
-                problems.extend(self.teller.handled(&job.uevent, &known, usec()));
-                self.tell_awaiting(&known);
-            }
-            Outcome::Removed => {
-                let old = self.forget(&id, &mut problems);
-                problems.extend(self.teller.removed(&job.uevent, old, usec()));
-            }
-            Outcome::Gone => debug!("{id}: gone before it was looked at"),
-        }
-        if job.uevent.origin == Origin::Kernel {
-            self.handled += 1;
-        }
-        for problem in problems {
-            let devpath = job.uevent.devpath().escape_ascii();
-            warn!(seqnum = job.uevent.seqnum(), "{devpath}: {problem}");
-        }
-        self.end(job.ticket, job.order);
-    }
-
-    /// The event is over: what waited for it may go on.
-    fn end(&mut self, ticket: Ticket, order: u64) {
-        self.queue.done(ticket);
-        self.close(order);
-        if self.queue.is_idle() {
-            self.end_storms();
-        }
-        self.end_sweep_if_done();
-    }
-
-    fn close(&mut self, order: u64) {
-        self.open.remove(&order);
-        if let Some(at) = self.changing.iter().position(|(mark, _)| *mark == order) {
-            drop(self.changing.swap_remove(at).1.send(Ok(())));
-        }
-        self.release();
-    }
-
-    /// Answers those who wait until everything older than their question is over.
-    fn release(&mut self) {
-        if self.settlers.is_empty() || self.sweep.is_some() {
-            return;
-        }
-        let oldest = self.open.first().copied().unwrap_or(u64::MAX);
-        let (over, waiting): (Vec<_>, _) =
-            self.settlers.drain(..).partition(|(mark, _)| *mark <= oldest);
-        self.settlers = waiting;
-        for (_, reply) in over {
-            // a caller that no longer listens is no error
-            let _ = reply.send(());
-        }
-    }
-
-    fn end_storms(&mut self) {
-        for id in std::mem::take(&mut self.throttled) {
-            let dropped = self.queue.merged();
-            if let Some(device) = self.table.get(&id).cloned() {
-                self.teller.notify(command::Notice::StormEnded { device, dropped });
-            }
-        }
-    }
-
-    fn tell_awaiting(&mut self, known: &Arc<Known>) {
-        if self.awaiting.is_empty() {
-            return;
-        }
-        let claims = &self.publisher.claims;
-        let waiting = std::mem::take(&mut self.awaiting);
-        for (name, reply) in waiting {
-            match self.table.resolve(&name, claims).filter(|found| found.id == known.id) {
-                Some(found) => drop(reply.send(found.clone())),
-                None => self.awaiting.push((name, reply)),
-            }
-        }
-        // a caller that gave up is forgotten
-        self.awaiting.retain(|(_, reply)| !reply.is_closed());
     }
 }
 

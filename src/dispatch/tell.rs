@@ -1,6 +1,7 @@
 //! Tells libudev's clients, the bus and the service manager; none of them can hold up an event.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,14 @@ use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::command::Notice;
-use super::known::Known;
-use crate::announce::{Announcer, Message};
+use super::known::{Known, of_kernel};
+use crate::announce::overhear::Overhear;
+use crate::announce::{Announcer, Message, Property};
+use crate::config::{Config, Mode};
 use crate::uevent::{Origin, Uevent, action_name};
+
+/// Where udev's own daemon, or another in its place, takes orders.
+pub const OTHER_MANAGER: &str = "/run/udev/control";
 
 /// A listener, and whether it missed something.
 #[derive(Debug)]
@@ -75,11 +81,7 @@ impl Teller {
 
     fn announce_unknown(&self, uevent: &Uevent) -> Option<String> {
         let announcer = self.announcer.as_ref()?;
-        let pair = |(key, value): (&[u8], &[u8])| match (key, uevent.devname()) {
-            (b"DEVNAME", Some(name)) => (key.to_vec(), [b"/dev/", name].concat()),
-            _ => (key.to_vec(), value.to_vec()),
-        };
-        send(announcer, uevent, &[], &uevent.properties().map(pair).collect::<Vec<_>>())
+        send(announcer, uevent, &[], &of_kernel(uevent))
     }
 
     /// Never waits: who does not keep up is told to look at everything anew.
@@ -99,13 +101,27 @@ fn send(
     announcer: &Announcer,
     uevent: &Uevent,
     sticky_tags: &[Vec<u8>],
-    properties: &[(Vec<u8>, Vec<u8>)],
+    properties: &[Property<'_>],
 ) -> Option<String> {
     let subsystem = uevent.subsystem();
     let devtype = uevent.get(b"DEVTYPE").unwrap_or_default();
     let message = Message { subsystem, devtype, sticky_tags, properties };
     let action = action_name(uevent.action());
     announcer.send(&message).err().map(|error| format!("cannot announce `{action}`: {error}"))
+}
+
+/// In shadow mode, and if udev's control socket says that there is another manager, an ear for it.
+pub(super) fn rival(config: &Config) -> io::Result<Option<Overhear>> {
+    let there = Path::new(OTHER_MANAGER).exists();
+    (config.mode == Mode::Shadow && there).then(Overhear::open).transpose()
+}
+
+/// The next device that the other manager has handled; without one, never.
+pub(super) async fn overheard(rival: &mut Option<Overhear>) -> io::Result<Vec<u8>> {
+    match rival {
+        Some(rival) => rival.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Tells the service manager that dispatch still turns.

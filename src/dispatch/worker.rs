@@ -48,6 +48,8 @@ pub(super) struct Job {
     pub(super) known: Option<Arc<Known>>,
     pub(super) grants: Option<Arc<DeviceGrants>>,
     pub(super) book: Arc<Book>,
+    /// Whether the node can be compared now: not before another manager is done with it.
+    pub(super) compare: bool,
 }
 
 /// What became of the device.
@@ -139,7 +141,7 @@ impl Hands {
             let mut problems = Vec::new();
             let device = Device::new(self.sysfs.clone(), job.uevent.clone());
             let outcome = match job.uevent.action() {
-                Action::Remove => Outcome::Removed,
+                Action::Remove => self.remove(&device, &job),
                 Action::Add
                 | Action::Change
                 | Action::Move
@@ -153,6 +155,20 @@ impl Hands {
                 return;
             }
         }
+    }
+
+    /// A successor may have the node already, and an event of this device that was handled late may
+    /// have left it what was meant for this one.
+    fn remove(&self, device: &Device, job: &Job) -> Outcome {
+        let mut decision = Decision::default();
+        take_back(job.known.as_deref(), &mut decision);
+        let node = device.devname().zip(device.devnum()).filter(|_| self.active);
+        let found = node.and_then(|(name, number)| Node::find(&self.dev, name, number).ok()?);
+        if let Some(node) = found.filter(|_| !decision.steps.is_empty()) {
+            // the successor's own event settles it, and tells what fails
+            drop(node.settle(&decision));
+        }
+        Outcome::Removed
     }
 
     fn settle(&self, device: &Device, job: &Job, problems: &mut Vec<String>) -> Outcome {
@@ -176,14 +192,13 @@ impl Hands {
             None if job.known.is_some() => None,
             None => self.records.read(device.id()),
         };
-        match before {
-            Some(known) => take_back(Some(&known.decision), &mut decision),
-            // its node may bear what an event of its predecessor said, if that one was handled late
-            None if old.is_none() && self.active => take_back(None, &mut decision),
-            None => {}
+        take_back(job.known.as_deref(), &mut decision);
+        let (permissions, mut mismatches) = self.node(device, &decision, problems);
+        if !job.compare {
+            mismatches = before.map(|known| known.mismatches.clone()).unwrap_or_default();
         }
-        let (permissions, mismatches) = self.node(device, &decision, problems);
-        let record = self.record(device, old.as_ref(), &decision, problems);
+        let remembered = before.is_some();
+        let record = self.record(device, old.as_ref(), remembered, &decision, problems);
         let module = device.module().map(|name| name.escape_ascii().to_string());
         Outcome::Settled(Box::new(Known {
             id: device.id().clone(),
@@ -238,6 +253,7 @@ impl Hands {
         &self,
         device: &Device,
         old: Option<&Record>,
+        remembered: bool,
         decision: &Decision,
         problems: &mut Vec<String>,
     ) -> Record {
@@ -249,8 +265,10 @@ impl Hands {
             initialized_usec: old.and_then(|old| old.initialized_usec).or_else(|| Some(now_usec())),
             ..Record::default()
         };
-        // a record that was read needs no writing if it is equal; one that dispatch remembers was
-        // written by us
+        // what dispatch remembers was written by us: nobody need look at the file
+        if remembered && old == Some(&record) {
+            return record;
+        }
         if let Err(error) = self.records.write(device.id(), &record, old) {
             problems.push(format!("cannot write the record: {error}"));
         }
@@ -258,17 +276,16 @@ impl Hands {
     }
 }
 
-/// What policy or a grant no longer sets goes back to what the kernel gives a node; of a device
-/// that nobody has handled before, whatever is not set.
-fn take_back(before: Option<&Decision>, decision: &mut Decision) {
+/// What policy or a grant no longer sets goes back to what the kernel gives a node.
+fn take_back(before: Option<&Known>, decision: &mut Decision) {
+    let Some(before) = before else { return };
     let node = [
         (Attribute::Owner, decision.owner, KERNEL_DEFAULT.uid),
         (Attribute::Group, decision.group, KERNEL_DEFAULT.gid),
         (Attribute::Mode, decision.mode, KERNEL_DEFAULT.mode),
     ];
     for (attribute, now, default) in node {
-        let was_set = before.is_none_or(|before| before.source(attribute).is_some());
-        if now.is_none() && was_set {
+        if now.is_none() && before.decision.source(attribute).is_some() {
             decision.set(attribute, default, Source::Kernel);
         }
     }

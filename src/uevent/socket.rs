@@ -285,10 +285,11 @@ impl Receiver {
 
 /// Who sent a packet, as the kernel says.
 #[derive(Clone, Copy, Debug)]
-struct Sender {
-    port: u32,
-    groups: u32,
-    uid: Option<u32>,
+pub struct Sender {
+    pub port: u32,
+    /// Mask of the groups that it was sent to.
+    pub groups: u32,
+    pub uid: Option<u32>,
 }
 
 impl Sender {
@@ -304,9 +305,13 @@ impl Sender {
 
 /// Reads one packet; the length is the packet's own, even where it did not fit.
 ///
+/// # Errors
+///
+/// The kernel's; `EAGAIN` when no packet waits.
+///
 /// Through nix: rustix keeps the process id of credentials as a number that cannot be zero, and
 /// the kernel's is zero.
-fn receive_raw(
+pub fn receive_raw(
     fd: BorrowedFd<'_>,
     packet: &mut [u8],
     control: &mut [u8],

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.."
 deb=$(realpath "$1")
 suite=bookworm
 packages=systemd,systemd-sysv,udev,dbus,polkitd,kmod
-seconds=${VM_SECONDS:-240}
+seconds=${VM_SECONDS:-280}
 folder=$PWD/target/vm
 mkdir -p "$folder"
 work=$(mktemp -d "$folder/work.XXXXXX")

@@ -1,0 +1,110 @@
+//! Stages 6 to 9: a worker has answered; what it found is published, and everybody is told.
+
+use std::sync::Arc;
+
+use tracing::{debug, warn};
+
+use super::Dispatch;
+use super::command::Notice;
+use super::known::Known;
+use super::worker::{Done, Outcome};
+use crate::queue::Ticket;
+use crate::uevent::Origin;
+
+impl Dispatch {
+    pub(super) fn finish_batch(&mut self, done: Done) {
+        self.finish(done);
+        while let Ok(done) = self.done.try_recv() {
+            self.finish(done);
+        }
+    }
+
+    /// Stages 6 to 9: publishes what the worker found, and tells everybody.
+    fn finish(&mut self, done: Done) {
+        let Done { worker, id, job, outcome, mut problems } = done;
+        self.workers.is_idle_again(worker);
+        let usec = || u64::try_from(job.heard.elapsed().as_micros()).unwrap_or(u64::MAX);
+        match outcome {
+            Outcome::Settled(known) => {
+                let known = Arc::new(*known);
+                self.end_stale_grants(&known, job.grants.as_deref(), &mut problems);
+                let old = self.table.insert(known.clone());
+                self.forget_moved(&known, usec(), &mut problems);
+                problems.extend(self.publisher.publish(&known, old.as_deref(), &self.table));
+                problems.extend(self.teller.handled(&job.uevent, &known, usec()));
+                self.tell_awaiting(&known);
+            }
+            Outcome::Removed => {
+                let old = self.forget(&id, &mut problems);
+                problems.extend(self.teller.removed(&job.uevent, old, usec()));
+            }
+            Outcome::Gone => debug!("{id}: gone before it was looked at"),
+        }
+        if job.uevent.origin == Origin::Kernel {
+            self.handled += 1;
+        }
+        for problem in problems {
+            let devpath = job.uevent.devpath().escape_ascii();
+            warn!(seqnum = job.uevent.seqnum(), "{devpath}: {problem}");
+        }
+        self.end(job.ticket, job.order);
+    }
+
+    /// The event is over: what waited for it may go on.
+    pub(super) fn end(&mut self, ticket: Ticket, order: u64) {
+        self.queue.done(ticket);
+        self.close(order);
+        if self.queue.is_idle() {
+            self.end_storms();
+        }
+        self.end_sweep_if_done();
+    }
+
+    pub(super) fn close(&mut self, order: u64) {
+        self.open.remove(&order);
+        if let Some(at) = self.changing.iter().position(|(mark, _)| *mark == order) {
+            drop(self.changing.swap_remove(at).1.send(Ok(())));
+        }
+        self.release();
+    }
+
+    /// Answers those who wait until everything older than their question is over.
+    pub(super) fn release(&mut self) {
+        if self.settlers.is_empty() || self.sweep.is_some() {
+            return;
+        }
+        let oldest = self.open.first().copied().unwrap_or(u64::MAX);
+        let (over, waiting): (Vec<_>, _) =
+            self.settlers.drain(..).partition(|(mark, _)| *mark <= oldest);
+        self.settlers = waiting;
+        for (_, reply) in over {
+            // a caller that no longer listens is no error
+            let _ = reply.send(());
+        }
+    }
+
+    fn end_storms(&mut self) {
+        for id in std::mem::take(&mut self.throttled) {
+            let dropped = self.queue.merged();
+            if let Some(device) = self.table.get(&id).cloned() {
+                self.teller.notify(Notice::StormEnded { device, dropped });
+            }
+        }
+    }
+
+    fn tell_awaiting(&mut self, known: &Arc<Known>) {
+        if self.awaiting.is_empty() {
+            return;
+        }
+        let claims = &self.publisher.claims;
+        let waiting = std::mem::take(&mut self.awaiting);
+        for (name, reply) in waiting {
+            match self.table.resolve(&name, claims).filter(|found| found.id == known.id) {
+                Some(found) => drop(reply.send(found.clone())),
+                None => self.awaiting.push((name, reply)),
+            }
+        }
+        // a caller that gave up is forgotten
+        self.awaiting.retain(|(_, reply)| !reply.is_closed());
+    }
+}
