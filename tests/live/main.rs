@@ -6,6 +6,12 @@
     reason = "a test prints its seed and figures, and has failed when it cannot go on"
 )]
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a helper that fails fails its test, and what it prints is shown then"
+)]
+
 mod bus;
 mod changes;
 mod daemon;
@@ -22,3 +28,4 @@ mod state;
 mod storm;
 mod storms;
 mod sysfs;
+mod witness;
