@@ -22,7 +22,8 @@ check:
 #: make bench       criterion benches, then side by side with systemd-udevd
 bench:
 	$(CARGO) bench --locked
-	@if [ -x benches/side-by-side.sh ]; then benches/side-by-side.sh; fi
+	$(CARGO) build --release --locked --bin mapdevd
+	benches/side_by_side.py
 
 #: make fuzz        each fuzz target for SECONDS seconds (needs a nightly toolchain)
 fuzz:
