@@ -94,11 +94,11 @@ impl Node {
             error: error.into(),
         };
         // fchmod takes no O_PATH descriptor; its name in /proc does
-        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        let path = || format!("/proc/self/fd/{}", self.fd.as_raw_fd());
         // mode first when it takes rights away, last when it gives them: no moment is too open
         let chmod = || match is.mode & 0o777 == shall.mode & 0o777 {
             true => Ok(()),
-            false => fs::chmod(&path, Mode::from_raw_mode(shall.mode)),
+            false => fs::chmod(path(), Mode::from_raw_mode(shall.mode)),
         };
         let narrower = shall.mode & !is.mode == 0;
         if narrower {
@@ -120,8 +120,11 @@ impl Node {
     fn touch(&self) {
         let now = Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
         let times = Timestamps { last_access: now, last_modification: now };
-        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
-        let _ = fs::utimensat(fs::CWD, path, &times, AtFlags::empty());
+        if fs::utimensat(&self.fd, "", &times, AtFlags::EMPTY_PATH).is_err() {
+            // before Linux 5.8 only by its name in /proc
+            let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+            let _ = fs::utimensat(fs::CWD, path, &times, AtFlags::empty());
+        }
     }
 
     /// What the node has and the decision has not.
