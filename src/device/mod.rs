@@ -153,6 +153,8 @@ impl Device {
     /// The kernel module of the device's driver, as sysfs links it.
     #[must_use]
     pub fn module(&self) -> Option<Vec<u8>> {
+        // a device with a driver says so in each of its messages (`drivers/base/core.c`)
+        self.uevent.get(b"DRIVER")?;
         self.sysfs.link_name(self.uevent.devpath(), b"driver/module")
     }
 
