@@ -188,7 +188,7 @@ impl Hands {
         if !job.compare {
             mismatches = before.map(|known| known.mismatches.clone()).unwrap_or_default();
         }
-        let record = self.record(device, old.as_ref(), &decision, problems);
+        let record = self.record(device, before, old.as_ref(), &decision, problems);
         let module = device.module().map(|name| name.escape_ascii().to_string());
         Outcome::Settled(Box::new(Known {
             id: device.id().clone(),
@@ -242,6 +242,7 @@ impl Hands {
     fn record(
         &self,
         device: &Device,
+        before: Option<&Known>,
         old: Option<&Record>,
         decision: &Decision,
         problems: &mut Vec<String>,
@@ -254,8 +255,10 @@ impl Hands {
             initialized_usec: old.and_then(|old| old.initialized_usec).or_else(|| Some(now_usec())),
             ..Record::default()
         };
-        // a record that was read needs no writing if it is equal; one that dispatch remembers was
-        // written by us
+        // what dispatch remembers was written by us: nobody need look at the file
+        if before.is_some_and(|known| known.record == record) {
+            return record;
+        }
         if let Err(error) = self.records.write(device.id(), &record, old) {
             problems.push(format!("cannot write the record: {error}"));
         }
