@@ -4,6 +4,7 @@
 
 pub mod overhear;
 
+use std::borrow::Cow;
 use std::io;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_KOBJECT_UEVENT};
@@ -15,6 +16,9 @@ pub const GROUP: u32 = 2;
 const HEADER_LEN: usize = 40;
 const MAGIC: u32 = 0xfeed_cafe;
 
+/// What stands before the properties.
+const INTRODUCTION: &[u8] = b"UDEV_DATABASE_VERSION=1\0";
+
 /// What a message is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
@@ -23,36 +27,39 @@ pub struct Message<'a> {
     pub devtype: &'a [u8],
     pub sticky_tags: &'a [Vec<u8>],
     /// In order; ACTION, DEVPATH, SUBSYSTEM and SEQNUM must be among them.
-    pub properties: &'a [(Vec<u8>, Vec<u8>)],
+    pub properties: &'a [Property<'a>],
 }
+
+/// Key and value.
+pub type Property<'a> = (&'a [u8], Cow<'a, [u8]>);
 
 impl Message<'_> {
     /// The datagram.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut body = b"UDEV_DATABASE_VERSION=1\0".to_vec();
-        for (key, value) in self.properties {
-            body.extend_from_slice(key);
-            body.push(b'=');
-            body.extend_from_slice(value);
-            body.push(0);
-        }
+        let lengths = self.properties.iter().map(|(key, value)| key.len() + value.len() + 2);
+        let length = INTRODUCTION.len() + lengths.sum::<usize>();
         let hash = |text: &[u8]| if text.is_empty() { 0 } else { murmur2(text) };
         let bloom = bloom(self.sticky_tags);
-        let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
         let words = [
             MAGIC.to_be_bytes(),
             40_u32.to_ne_bytes(),
             40_u32.to_ne_bytes(),
-            length.to_ne_bytes(),
+            u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes(),
             hash(self.subsystem).to_be_bytes(),
             hash(self.devtype).to_be_bytes(),
         ];
-        let mut message = Vec::with_capacity(HEADER_LEN + body.len());
+        let mut message = Vec::with_capacity(HEADER_LEN + length);
         message.extend_from_slice(b"libudev\0");
         words.iter().for_each(|word| message.extend_from_slice(word));
         message.extend_from_slice(&bloom.to_be_bytes());
-        message.append(&mut body);
+        message.extend_from_slice(INTRODUCTION);
+        for (key, value) in self.properties {
+            message.extend_from_slice(key);
+            message.push(b'=');
+            message.extend_from_slice(value);
+            message.push(0);
+        }
         message
     }
 }
@@ -132,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_header_has_libudevs_layout() {
-        let properties = [(b"ACTION".to_vec(), b"add".to_vec())];
+        let properties = [(b"ACTION".as_slice(), Cow::Borrowed(b"add".as_slice()))];
         let message = Message {
             subsystem: b"block",
             devtype: b"disk",

@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_devpath_of_a_message_is_found_and_nothing_in_a_damaged_one() {
-        let properties = [(b"DEVPATH".to_vec(), b"/devices/x".to_vec())];
+        let properties = [(b"DEVPATH".as_slice(), b"/devices/x".as_slice().into())];
         let message =
             Message { subsystem: b"mem", devtype: b"", sticky_tags: &[], properties: &properties };
         let mut bytes = message.to_bytes();

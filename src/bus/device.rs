@@ -155,7 +155,7 @@ fn permission_bits(mode: u32) -> Result<u32, Refusal> {
 fn properties(call: &Call, device: &Known) -> Result<Answer, Refusal> {
     let pairs = device.properties();
     let pairs: BTreeMap<String, Vec<u8>> =
-        pairs.into_iter().map(|(key, value)| (text(&key), value)).collect();
+        pairs.into_iter().map(|(key, value)| (text(key), value.into_owned())).collect();
     call.reply(&pairs)
 }
 

@@ -212,7 +212,7 @@ impl Dispatch {
     fn key(&self, known: &Known, devname: &str) -> Result<Key, ChangeError> {
         let properties = known.properties();
         for name in ["ID_SERIAL", "ID_PATH"] {
-            let found = properties.iter().find(|(key, _)| key == name.as_bytes());
+            let found = properties.iter().find(|(key, _)| *key == name.as_bytes());
             if let Some(value) = found.and_then(|(_, value)| str::from_utf8(value).ok()) {
                 return Ok(Key::Property { name, value: value.to_owned() });
             }

@@ -1,7 +1,9 @@
 //! What dispatch remembers of a device between its events; shared with the bus, never changed.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::announce::Property;
 use crate::device::record::Record;
 use crate::device::{DeviceId, last_element};
 use crate::nodes::{Mismatch, Permissions};
@@ -56,22 +58,15 @@ impl Known {
 
     /// All properties as libudev clients see them: the kernel's, the rules', the manager's own.
     #[must_use]
-    pub fn properties(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let mut all: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        for (key, value) in self.uevent.properties() {
-            let value = match (key, self.devname()) {
-                (b"DEVNAME", Some(name)) => [b"/dev/", name].concat(),
-                _ => value.to_vec(),
-            };
-            all.push((key.to_vec(), value));
-        }
+    pub fn properties(&self) -> Vec<Property<'_>> {
+        let mut all = of_kernel(&self.uevent);
         for (key, value) in &self.record.properties {
             all.retain(|(known, _)| known != key);
-            all.push((key.clone(), value.clone()));
+            all.push((key, Cow::Borrowed(value)));
         }
-        let mut own = |key: &[u8], value: Vec<u8>| all.push((key.to_vec(), value));
+        let mut own = |key, value: Vec<u8>| all.push((key, Cow::Owned(value)));
         if let Some(usec) = self.record.initialized_usec {
-            own(b"USEC_INITIALIZED", usec.to_string().into_bytes());
+            own(b"USEC_INITIALIZED".as_slice(), usec.to_string().into_bytes());
         }
         if !self.record.links.is_empty() {
             let links: Vec<_> =
@@ -98,4 +93,14 @@ impl Known {
         let sources = node.iter().filter_map(|attribute| self.decision.source(*attribute));
         sources.map(|source| source.kind()).max_by_key(|kind| rank(kind)).unwrap_or("kernel")
     }
+}
+
+/// The kernel's properties, the node's name made absolute.
+pub(super) fn of_kernel(uevent: &Uevent) -> Vec<Property<'_>> {
+    let absolute = |name: &[u8]| Cow::Owned([b"/dev/", name].concat());
+    let pair = |(key, value)| match (key == b"DEVNAME").then(|| uevent.devname()).flatten() {
+        Some(name) => (key, absolute(name)),
+        None => (key, Cow::Borrowed(value)),
+    };
+    uevent.properties().map(pair).collect()
 }

@@ -9,9 +9,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::command::Notice;
-use super::known::Known;
+use super::known::{Known, of_kernel};
 use crate::announce::overhear::Overhear;
-use crate::announce::{Announcer, Message};
+use crate::announce::{Announcer, Message, Property};
 use crate::config::{Config, Mode};
 use crate::uevent::{Origin, Uevent, action_name};
 
@@ -81,11 +81,7 @@ impl Teller {
 
     fn announce_unknown(&self, uevent: &Uevent) -> Option<String> {
         let announcer = self.announcer.as_ref()?;
-        let pair = |(key, value): (&[u8], &[u8])| match (key, uevent.devname()) {
-            (b"DEVNAME", Some(name)) => (key.to_vec(), [b"/dev/", name].concat()),
-            _ => (key.to_vec(), value.to_vec()),
-        };
-        send(announcer, uevent, &[], &uevent.properties().map(pair).collect::<Vec<_>>())
+        send(announcer, uevent, &[], &of_kernel(uevent))
     }
 
     /// Never waits: who does not keep up is told to look at everything anew.
@@ -105,7 +101,7 @@ fn send(
     announcer: &Announcer,
     uevent: &Uevent,
     sticky_tags: &[Vec<u8>],
-    properties: &[(Vec<u8>, Vec<u8>)],
+    properties: &[Property<'_>],
 ) -> Option<String> {
     let subsystem = uevent.subsystem();
     let devtype = uevent.get(b"DEVTYPE").unwrap_or_default();
