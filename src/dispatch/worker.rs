@@ -1,10 +1,10 @@
 //! What a worker does alone, for its own device: looks up, decides, settles the node, writes the
-//! record. Workers are long-lived threads and share nothing.
+//! record. Workers are long-lived threads and share nothing but where they find their jobs.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -64,7 +64,6 @@ pub(super) enum Outcome {
 /// A worker's answer.
 #[derive(Debug)]
 pub(super) struct Done {
-    pub(super) worker: usize,
     pub(super) id: DeviceId,
     pub(super) job: Job,
     pub(super) outcome: Outcome,
@@ -72,11 +71,15 @@ pub(super) struct Done {
     pub(super) problems: Vec<String>,
 }
 
-/// The worker threads, and which of them have nothing to do.
+/// Jobs handed out for each worker beyond the one that it does: in a storm it goes on without
+/// being woken for each event, and without waiting for dispatch.
+const AHEAD: usize = 4;
+
+/// The worker threads, and how many more jobs they may be given.
 #[derive(Debug)]
 pub(super) struct Workers {
-    jobs: Vec<SyncSender<Job>>,
-    idle: Vec<usize>,
+    inbox: Arc<Inbox>,
+    room: usize,
 }
 
 impl Workers {
@@ -84,37 +87,91 @@ impl Workers {
     pub(super) fn start(config: &Config) -> io::Result<(Self, mpsc::Receiver<Done>)> {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let count = if config.workers == 0 { processors.clamp(2, 16) } else { config.workers };
-        // one answer a worker can be under way: nobody ever waits to be rid of one
-        let (answers, done) = mpsc::channel(count);
-        let mut jobs = Vec::with_capacity(count);
+        let room = count * (1 + AHEAD);
+        // as many answers as jobs can be under way: nobody ever waits to be rid of one
+        let (answers, done) = mpsc::channel(room);
+        let workers = Self { inbox: Arc::default(), room };
         for number in 0..count {
-            let (sender, receiver) = sync_channel(1);
+            let inbox = workers.inbox.clone();
             let hands = Hands::new(config)?;
             let answers = answers.clone();
-            let name = format!("worker-{number}");
-            let work = move || hands.work(number, &receiver, &answers);
-            thread::Builder::new().name(name).spawn(work)?;
-            jobs.push(sender);
+            let work = move || hands.work(&inbox, &answers);
+            thread::Builder::new().name(format!("worker-{number}")).spawn(work)?;
         }
-        Ok((Self { idle: (0..count).rev().collect(), jobs }, done))
+        Ok((workers, done))
     }
 
-    pub(super) fn has_idle(&self) -> bool {
-        !self.idle.is_empty()
+    pub(super) fn has_room(&self) -> bool {
+        self.room > 0
     }
 
-    /// Gives an idle worker something to do; without one, the job comes back.
-    pub(super) fn give(&mut self, job: Job) -> Result<(), Box<Job>> {
-        let Some(worker) = self.idle.pop() else { return Err(Box::new(job)) };
-        match self.jobs.get(worker) {
-            // an idle worker's channel is empty, and its thread ends with this sender only
-            Some(sender) => sender.send(job).map_err(|error| Box::new(error.0)),
-            None => Err(Box::new(job)),
+    /// Gives them something to do; whoever is free first does it.
+    pub(super) fn give(&mut self, job: Job) {
+        self.room = self.room.saturating_sub(1);
+        self.inbox.put(job);
+    }
+
+    pub(super) fn one_is_done(&mut self) {
+        self.room += 1;
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.inbox.close();
+    }
+}
+
+/// Jobs that no worker has taken yet. One for all, so that no job waits behind a slow one while
+/// another worker is free.
+#[derive(Debug, Default)]
+struct Inbox {
+    waiting: Mutex<Waiting>,
+    filled: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    /// Workers that sleep and that nobody has woken; at least so many.
+    asleep: usize,
+    closed: bool,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, job: Job) {
+        let mut waiting = self.lock();
+        waiting.jobs.push_back(job);
+        if waiting.asleep > 0 {
+            waiting.asleep -= 1;
+            // a worker that is woken under the lock would only wait for it
+            drop(waiting);
+            self.filled.notify_one();
         }
     }
 
-    pub(super) fn is_idle_again(&mut self, worker: usize) {
-        self.idle.push(worker);
+    /// Waits for the oldest job; `None` when there will be no more.
+    fn take(&self) -> Option<Job> {
+        let mut waiting = self.lock();
+        loop {
+            if let Some(job) = waiting.jobs.pop_front() {
+                return Some(job);
+            }
+            if waiting.closed {
+                return None;
+            }
+            waiting.asleep += 1;
+            waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.filled.notify_all();
     }
 }
 
@@ -136,8 +193,8 @@ impl Hands {
         })
     }
 
-    fn work(&self, number: usize, jobs: &Receiver<Job>, answers: &mpsc::Sender<Done>) {
-        while let Ok(job) = jobs.recv() {
+    fn work(&self, inbox: &Inbox, answers: &mpsc::Sender<Done>) {
+        while let Some(job) = inbox.take() {
             let mut problems = Vec::new();
             let device = Device::new(self.sysfs.clone(), job.uevent.clone());
             let outcome = match job.uevent.action() {
@@ -151,7 +208,7 @@ impl Hands {
                 | Action::Unbind => self.settle(&device, &job, &mut problems),
             };
             let id = device.id().clone();
-            if answers.blocking_send(Done { worker: number, id, job, outcome, problems }).is_err() {
+            if answers.blocking_send(Done { id, job, outcome, problems }).is_err() {
                 return;
             }
         }
