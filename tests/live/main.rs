@@ -2,14 +2,7 @@
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
-    clippy::wildcard_enum_match_arm,
     reason = "a test prints its seed and figures, and has failed when it cannot go on"
-)]
-
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a helper that fails fails its test, and what it prints is shown then"
 )]
 
 mod bus;
