@@ -11,7 +11,7 @@ use std::thread;
 use tokio::sync::mpsc;
 
 use crate::device::Sysfs;
-use crate::uevent::{Action, Origin, Uevent};
+use crate::uevent::{Action, Origin, Uevent, parse};
 
 /// Events that wait for dispatch at most; the readers are then held up.
 pub const COLDPLUG_MAX: usize = 1024;
@@ -50,12 +50,16 @@ pub fn devpaths(sysfs: &Sysfs) -> BTreeMap<usize, BTreeSet<Vec<u8>>> {
 /// The event of one device as sysfs has it now; `None` if there is no (longer a) device.
 #[must_use]
 pub fn event(sysfs: &Sysfs, devpath: &[u8], action: Action, seqnum: u64) -> Option<Uevent> {
-    let text = sysfs.uevent(devpath)?;
+    let text = sysfs.uevent(devpath).filter(|_| parse::is_devpath(devpath))?;
     let subsystem = subsystem(sysfs, devpath)?;
     let mut properties: Vec<(&[u8], &[u8])> = vec![(b"SUBSYSTEM", &subsystem)];
     for line in text.split(|byte| *byte == b'\n') {
         if let Some(at) = line.iter().position(|byte| *byte == b'=') {
-            properties.push((&line[..at], &line[at + 1..]));
+            let (key, value) = (&line[..at], &line[at + 1..]);
+            // as from a packet of the kernel: no name leads out of /dev
+            if parse::fault(key, value).is_none() {
+                properties.push((key, value));
+            }
         }
     }
     // what the kernel adds to an event that userspace asked for
@@ -147,6 +151,14 @@ mod tests {
         assert_eq!(events.len(), 40);
         assert_eq!(events[0].devname(), Some(b"sda".as_slice()));
         assert_eq!(events[0].devnum().unwrap().to_string(), "b8:0");
+    }
+
+    #[test]
+    fn a_name_that_leads_out_of_dev_is_left_out() {
+        let root = tempfile::tempdir().unwrap();
+        device(root.path(), "/devices/a/x", "misc", b"MAJOR=10\nMINOR=3\nDEVNAME=../etc/x\n");
+        let event = event(&Sysfs::new(root.path()), b"/devices/a/x", Action::Add, 7).unwrap();
+        assert_eq!((event.devname(), event.get(b"MINOR")), (None, Some(b"3".as_slice())));
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub enum Kind {
     NotSupported,
     Busy,
     Throttled,
+    Shadow,
 }
 
 impl Kind {
@@ -47,6 +48,7 @@ impl Kind {
             Self::NotSupported => "org.mapdev1.Error.NotSupported",
             Self::Busy => "org.mapdev1.Error.Busy",
             Self::Throttled => "org.mapdev1.Error.Throttled",
+            Self::Shadow => "org.mapdev1.Error.Shadow",
         }
     }
 }
@@ -105,6 +107,11 @@ impl From<ChangeError> for Refusal {
             ChangeError::NoSuchDevice => Self::new(
                 Kind::NoSuchDevice,
                 "The device is gone; a change ends with its device, so there is nothing to do.",
+            ),
+            ChangeError::Shadow => Self::new(
+                Kind::Shadow,
+                "The daemon runs in shadow mode, where it writes nothing outside its runtime \
+                 folder; leave out 'persist'.",
             ),
             ChangeError::NotSupported(why) => Self::new(Kind::NotSupported, sentence(&why)),
             ChangeError::Failed(why) => Self::new(Kind::Failed, sentence(&why)),

@@ -14,17 +14,13 @@ pub struct Args {
     /// A node, a link to one, a path below /sys, or a number such as c10:200
     device: String,
 
-    /// Also forget what --persist made lasting
-    #[arg(long)]
-    persist: bool,
-
     #[command(flatten)]
     change: ChangeArgs,
 }
 
 pub async fn run(session: &Session, args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
     let target = Target::find(session, &args.device).await?;
-    let done = target.proxy.reset(args.change.options(args.persist)).await;
+    let done = target.proxy.reset(args.change.options(false)).await;
     done.map_err(|error| Failure::of_call(error, ACTION))?;
     if args.change.dry_run && !output.is_json() {
         // only the daemon knows what its rules would say; that it did not refuse is the answer

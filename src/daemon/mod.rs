@@ -261,7 +261,7 @@ impl Daemon {
                 }
                 _ = self.terminate.recv() => self.stop(),
                 _ = self.interrupt.recv() => self.stop(),
-                _ = self.hangup.recv() => self.reload().await,
+                _ = self.hangup.recv() => self.reload(!waiting).await,
             }
         };
         self.stop();
@@ -279,14 +279,19 @@ impl Daemon {
         self.stop.send_replace(true);
     }
 
-    async fn reload(&self) {
-        systemd::reloading();
+    /// `is_ready`: before that, a READY for the reload would be one for the start.
+    async fn reload(&self, is_ready: bool) {
+        if is_ready {
+            systemd::reloading();
+        }
         let (reply, answer) = oneshot::channel();
         if self.commands.send(Command::Reload(reply)).await.is_ok() {
             // a dispatch that has ended is noticed by the loop
             drop(answer.await);
         }
-        systemd::reloaded();
+        if is_ready {
+            systemd::reloaded();
+        }
     }
 }
 

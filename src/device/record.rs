@@ -101,6 +101,9 @@ impl Record {
     }
 }
 
+/// Begins the name of a record that is being written.
+const HALF: &[u8] = b".#";
+
 /// The folder of records, `/run/udev/data`.
 #[derive(Clone, Debug)]
 pub struct Records {
@@ -115,6 +118,14 @@ impl Records {
     pub fn open(folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// Removes what a run left that was killed while it wrote a record.
+    pub fn tidy(&self) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        let half = entries.flatten().filter(|entry| entry.file_name().as_bytes().starts_with(HALF));
+        // one that stays is in nobody's way
+        half.for_each(|entry| drop(fs::remove_file(entry.path())));
     }
 
     fn path(&self, id: &DeviceId) -> PathBuf {
@@ -143,7 +154,7 @@ impl Records {
         }
         let path = self.path(id);
         // one temporary name per device: its events are handled one after the other
-        let mut name = b".#".to_vec();
+        let mut name = HALF.to_vec();
         name.extend_from_slice(id.as_bytes());
         let temporary = self.folder.join(OsStr::from_bytes(&name));
         let mut options = fs::OpenOptions::new();
@@ -207,6 +218,18 @@ mod tests {
         let record = Record::parse(b"W:3\nE:novalue\nE:K=v\nE:K=\nX\nG:t\n\n");
         assert!(record.properties.is_empty(), "an empty value removes the key");
         assert_eq!(record.current_tags, [b"t"], "without V line the sticky tags are current");
+    }
+
+    #[test]
+    fn half_a_record_does_not_outlive_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        records.write(&DeviceId::from_bytes(b"b8:1").unwrap(), &disk(), None).unwrap();
+        fs::write(dir.path().join(".#b8:2"), b"S:disk/by").unwrap();
+        records.tidy();
+        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
+        assert_eq!(names.len(), 1);
+        assert_eq!(names[0].file_name(), "b8:1");
     }
 
     #[test]

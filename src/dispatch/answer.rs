@@ -68,7 +68,7 @@ impl Dispatch {
             seqnum_gaps: counters.gaps,
             coalesced: self.queue.merged(),
             modules_with_devnames: self.book.modules.devnames().len() as u64,
-            throttled: self.throttled.iter().cloned().collect(),
+            throttled: self.throttled.keys().cloned().collect(),
         }
     }
 
@@ -97,7 +97,7 @@ impl Dispatch {
         }
     }
 
-    /// Reads configuration and policy anew and decides every device again. Returns the generation.
+    /// Reads policy and names anew and decides every device again. Returns the generation.
     pub(super) fn reload(&mut self) -> u64 {
         self.load_policy();
         let ids: Vec<_> = self.table.iter().map(|known| known.id.clone()).collect();
@@ -172,6 +172,13 @@ impl Dispatch {
         terms: &Terms,
     ) -> Result<Option<u64>, ChangeError> {
         let known = self.table.get(id).cloned().ok_or(ChangeError::NoSuchDevice)?;
+        // a later device of this id is not the one that permission was given for
+        if terms.instance.is_some_and(|instance| instance != known.instance) {
+            return Err(ChangeError::NoSuchDevice);
+        }
+        if terms.persist && self.config.mode == Mode::Shadow {
+            return Err(ChangeError::Shadow);
+        }
         let (Some(name), Some(_)) = (known.devname(), known.devnum()) else {
             let what = format!("{id} has no device node; choose a device that has one");
             return Err(ChangeError::NotSupported(what));
@@ -198,7 +205,8 @@ impl Dispatch {
             }
             Change::Reset => {
                 self.grants.end(id).map_err(failed)?;
-                if let Ok(key) = self.key(&known, &devname)
+                if self.config.mode == Mode::Active
+                    && let Ok(key) = self.key(&known, &devname)
                     && local.reset(&key).map_err(failed)?
                 {
                     self.load_policy();
@@ -214,7 +222,10 @@ impl Dispatch {
         for name in ["ID_SERIAL", "ID_PATH"] {
             let found = properties.iter().find(|(key, _)| *key == name.as_bytes());
             if let Some(value) = found.and_then(|(_, value)| str::from_utf8(value).ok()) {
-                return Ok(Key::Property { name, value: value.to_owned() });
+                match Key::property(name, value) {
+                    Some(key) => return Ok(key),
+                    None => continue,
+                }
             }
         }
         if self.book.modules.module_of(devname.as_bytes()).is_some() {

@@ -79,9 +79,12 @@ pub struct Terms {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangeError {
     NoSuchDevice,
+    /// Shadow mode writes nothing outside the runtime folder, so no change can be kept.
+    Shadow,
     /// The device has no node, or no stable key to persist by; the sentence says which.
     NotSupported(String),
-    /// The file that keeps the change could not be written, or the node not changed.
+    /// The file that keeps the change could not be written, or the node not changed; a change that
+    /// was written is tried again at each of the device's events.
     Failed(String),
 }
 

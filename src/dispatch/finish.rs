@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use super::Dispatch;
-use super::command::Notice;
+use super::command::{ChangeError, Notice};
 use super::known::Known;
-use super::worker::{Done, Outcome};
+use super::worker::{Done, Job, Outcome};
 use crate::queue::Ticket;
 use crate::uevent::Origin;
 
@@ -24,6 +25,8 @@ impl Dispatch {
         let Done { worker, id, job, outcome, mut problems } = done;
         self.workers.is_idle_again(worker);
         let usec = || u64::try_from(job.heard.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let change = self.take_change(job.order);
+        let effect = change.is_some().then(|| effect(&job, &outcome, &problems));
         match outcome {
             Outcome::Settled(known) => {
                 let known = Arc::new(*known);
@@ -47,7 +50,17 @@ impl Dispatch {
             let devpath = job.uevent.devpath().escape_ascii();
             warn!(seqnum = job.uevent.seqnum(), "{devpath}: {problem}");
         }
+        if let (Some(reply), Some(effect)) = (change, effect) {
+            // a caller that has gone is no error
+            let _ = reply.send(effect);
+        }
         self.end(job.ticket, job.order);
+    }
+
+    /// Who waits for the change that this event makes.
+    fn take_change(&mut self, order: u64) -> Option<oneshot::Sender<Result<(), ChangeError>>> {
+        let at = self.changing.iter().position(|(mark, _)| *mark == order)?;
+        Some(self.changing.swap_remove(at).1)
     }
 
     /// The event is over: what waited for it may go on.
@@ -62,9 +75,8 @@ impl Dispatch {
 
     pub(super) fn close(&mut self, order: u64) {
         self.open.remove(&order);
-        if let Some(at) = self.changing.iter().position(|(mark, _)| *mark == order) {
-            drop(self.changing.swap_remove(at).1.send(Ok(())));
-        }
+        // an event that nobody handled changed nothing: the caller is not told that it did
+        drop(self.take_change(order));
         self.release();
     }
 
@@ -84,8 +96,7 @@ impl Dispatch {
     }
 
     fn end_storms(&mut self) {
-        for id in std::mem::take(&mut self.throttled) {
-            let dropped = self.queue.merged();
+        for (id, dropped) in std::mem::take(&mut self.throttled) {
             if let Some(device) = self.table.get(&id).cloned() {
                 self.teller.notify(Notice::StormEnded { device, dropped });
             }
@@ -106,5 +117,18 @@ impl Dispatch {
         }
         // a caller that gave up is forgotten
         self.awaiting.retain(|(_, reply)| !reply.is_closed());
+    }
+}
+
+/// What became of a change: done, or why not. Its grant is kept and tried again at each event.
+fn effect(job: &Job, outcome: &Outcome, problems: &[String]) -> Result<(), ChangeError> {
+    let other = |known: &Known| {
+        job.grants.as_deref().is_some_and(|grants| grants.instance != known.instance)
+    };
+    match outcome {
+        Outcome::Removed | Outcome::Gone => Err(ChangeError::NoSuchDevice),
+        Outcome::Settled(known) if other(known) => Err(ChangeError::NoSuchDevice),
+        Outcome::Settled(_) if problems.is_empty() => Ok(()),
+        Outcome::Settled(_) => Err(ChangeError::Failed(problems.join("; "))),
     }
 }

@@ -13,9 +13,11 @@ mod publish;
 mod sweep;
 mod table;
 mod tell;
+#[cfg(test)]
+mod tests;
 mod worker;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -108,7 +110,8 @@ pub struct Dispatch {
     settlers: Vec<(u64, oneshot::Sender<()>)>,
     awaiting: Vec<(Vec<u8>, oneshot::Sender<Arc<Known>>)>,
     changing: Vec<(u64, oneshot::Sender<Result<(), ChangeError>>)>,
-    throttled: BTreeSet<DeviceId>,
+    /// Devices that storm, and how many of their changes were merged.
+    throttled: BTreeMap<DeviceId, u64>,
     handled: u64,
     resyncs: u64,
 }
@@ -131,9 +134,11 @@ impl Dispatch {
         if let Some(problem) = problem {
             warn!("{problem}");
         }
+        let records = Records::open(&config.records_folder())?;
+        records.tidy();
         Ok(Self {
             sysfs: Sysfs::new(&config.sysfs),
-            records: Records::open(&config.records_folder())?,
+            records,
             socket,
             queue: Queue::new(Limits::default()),
             workers,
@@ -154,7 +159,7 @@ impl Dispatch {
             settlers: Vec::new(),
             awaiting: Vec::new(),
             changing: Vec::new(),
-            throttled: BTreeSet::new(),
+            throttled: BTreeMap::new(),
             handled: 0,
             resyncs: 0,
             config,
@@ -219,7 +224,9 @@ impl Dispatch {
             Pushed::Runnable | Pushed::Waiting => {}
             Pushed::Merged(older) => {
                 self.close(older.order);
-                if self.throttled.insert(older.id.clone())
+                let merged = self.throttled.entry(older.id.clone()).or_default();
+                *merged += 1;
+                if *merged == 1
                     && let Some(device) = self.table.get(&older.id)
                 {
                     let device = device.clone();

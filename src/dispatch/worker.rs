@@ -52,12 +52,24 @@ pub(super) struct Job {
     pub(super) compare: bool,
 }
 
+impl Job {
+    /// The message to decide by. Our own event speaks of the device as it is known by now: what it
+    /// was when the event was made may have moved since.
+    fn subject(&self) -> &Arc<Uevent> {
+        match &self.known {
+            Some(known) if self.uevent.origin == Origin::Policy => &known.uevent,
+            Some(_) | None => &self.uevent,
+        }
+    }
+}
+
 /// What became of the device.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Settled(Box<Known>),
     Removed,
-    /// Sysfs no longer has the device that our own walk found: its `remove` tells the rest.
+    /// The device that our own walk found, or a change was made for, is no longer there: its
+    /// `remove` tells the rest.
     Gone,
 }
 
@@ -139,7 +151,7 @@ impl Hands {
     fn work(&self, number: usize, jobs: &Receiver<Job>, answers: &mpsc::Sender<Done>) {
         while let Ok(job) = jobs.recv() {
             let mut problems = Vec::new();
-            let device = Device::new(self.sysfs.clone(), job.uevent.clone());
+            let device = Device::new(self.sysfs.clone(), job.subject().clone());
             let outcome = match job.uevent.action() {
                 Action::Remove => self.remove(&device, &job),
                 Action::Add
@@ -172,7 +184,11 @@ impl Hands {
     }
 
     fn settle(&self, device: &Device, job: &Job, problems: &mut Vec<String>) -> Outcome {
-        let instance = self.sysfs.instance(job.uevent.devpath());
+        // sysfs may have a device for a moment longer than the kernel speaks of it
+        if job.known.is_none() && job.uevent.origin == Origin::Policy {
+            return Outcome::Gone;
+        }
+        let instance = self.sysfs.instance(device.uevent().devpath());
         // what the kernel says is handled even so, as udev does; what we only believe is not
         let was_there = job.known.as_deref().is_none_or(|known| known.instance != 0);
         if instance.is_none() && was_there && job.uevent.origin != Origin::Kernel {
@@ -202,11 +218,7 @@ impl Hands {
         let module = device.module().map(|name| name.escape_ascii().to_string());
         Outcome::Settled(Box::new(Known {
             id: device.id().clone(),
-            uevent: match before {
-                // our own event only repeats the device's last real one
-                Some(known) if job.uevent.origin == Origin::Policy => known.uevent.clone(),
-                Some(_) | None => job.uevent.clone(),
-            },
+            uevent: device.uevent().clone(),
             instance,
             module,
             decision,

@@ -73,8 +73,15 @@ impl Grants {
     pub fn load(folder: &Path) -> (Self, Option<String>) {
         let file = folder.join(FILE);
         let mut grants = Self { file, devices: BTreeMap::new() };
-        let Ok(text) = fs::read_to_string(&grants.file) else { return (grants, None) };
-        let problem = match toml::from_str::<File>(&text) {
+        let text = match fs::read(&grants.file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return (grants, None),
+            Err(error) => {
+                let problem = format!("{}: cannot be read: {error}", grants.file.display());
+                return (grants, Some(problem));
+            }
+        };
+        let problem = match toml::from_slice::<File>(&text) {
             Ok(content) => {
                 content.rule.into_iter().for_each(|rule| grants.take(rule));
                 None
@@ -221,9 +228,11 @@ mod tests {
     #[test]
     fn a_damaged_file_is_kept_aside_and_named() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(FILE), "schema = ").unwrap();
-        let (grants, problem) = Grants::load(folder.path());
-        assert!(grants.devices.is_empty());
-        assert!(problem.unwrap().contains("95-dbus.toml.damaged"));
+        for damaged in [b"schema = ".as_slice(), b"schema = 1 # \xff\n"] {
+            fs::write(folder.path().join(FILE), damaged).unwrap();
+            let (grants, problem) = Grants::load(folder.path());
+            assert!(grants.devices.is_empty());
+            assert!(problem.unwrap().contains("95-dbus.toml.damaged"));
+        }
     }
 }

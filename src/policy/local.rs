@@ -21,6 +21,15 @@ pub enum Key {
 }
 
 impl Key {
+    /// By a property, if its value names one device: in a rule it is a pattern, and a stick that
+    /// calls itself `*`, or nothing, must not stand for every other one.
+    #[must_use]
+    pub fn property(name: &'static str, value: &str) -> Option<Self> {
+        let plain = !value.is_empty() && !value.starts_with('!');
+        let plain = plain && !value.contains(['*', '?', '[', '|']);
+        plain.then(|| Self::Property { name, value: value.to_owned() })
+    }
+
     /// The rule's id: what an id may not hold is written `_xx`, so that no two keys share one.
     fn id(&self) -> String {
         let (kind, text) = match self {
@@ -172,6 +181,14 @@ mod tests {
         assert!(local.reset(&tun).unwrap());
         assert!(!local.reset(&tun).unwrap());
         assert!(!fs::read_to_string(&file).unwrap().contains("net/tun"));
+    }
+
+    #[test]
+    fn a_value_that_would_match_other_devices_is_no_key() {
+        assert!(Key::property("ID_SERIAL", "WD_1-7:x.y").is_some());
+        for wide in ["", "*", "!x", "a|b", "a?", "[a]"] {
+            assert_eq!(Key::property("ID_SERIAL", wide), None, "{wide}");
+        }
     }
 
     #[test]

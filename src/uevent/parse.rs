@@ -156,7 +156,7 @@ fn parse_header(header: &[u8]) -> Result<(Action, &[u8]), ParseError> {
 
 /// Whether `path` is `/a/b`: no empty, `.` or `..` part, so that equal paths are equal bytes and
 /// none leads out of /sys, and no newline, which records and listings could not carry.
-fn is_devpath(path: &[u8]) -> bool {
+pub(crate) fn is_devpath(path: &[u8]) -> bool {
     let Some(rest) = path.strip_prefix(b"/") else { return false };
     is_clean(rest) && !path.contains(&b'\n')
 }
@@ -189,7 +189,7 @@ fn split(pair: &[u8]) -> Result<(&[u8], &[u8]), BadPair> {
 }
 
 /// Values that would lead out of /dev or /sys if somebody believed them.
-fn fault(key: &[u8], value: &[u8]) -> Option<BadPair> {
+pub(crate) fn fault(key: &[u8], value: &[u8]) -> Option<BadPair> {
     match key {
         b"DEVNAME" => {
             let name = value.strip_prefix(b"/dev/").unwrap_or(value);

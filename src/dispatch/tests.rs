@@ -1,0 +1,194 @@
+//! Dispatch against a tree that stands for sysfs, one turn at a time, without a kernel that talks.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use super::command::{Change, Terms};
+use super::*;
+use crate::rules::decision::Attribute;
+use crate::uevent::socket::Options;
+
+struct Rig {
+    dispatch: Dispatch,
+    root: tempfile::TempDir,
+}
+
+impl Rig {
+    fn new(devices: &[u32]) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        devices.iter().for_each(|minor| plug(root.path(), *minor));
+        let config = Config {
+            root: root.path().join("root"),
+            sysfs: root.path().join("sys"),
+            dev: root.path().join("dev"),
+            runtime: root.path().join("run"),
+            workers: 1,
+            ..Config::default()
+        };
+        let parts = Parts {
+            config,
+            socket: KernelSocket::open(&Options { receive_buffer: 4096 }).unwrap(),
+            map: MapWriter::create(64).unwrap(),
+            modules: Arc::new(ModuleDb::default()),
+            commands: commands().1,
+            notices: Vec::new(),
+            ready: oneshot::channel().0,
+            keep_map: |_| {},
+        };
+        Self { dispatch: Dispatch::new(parts).unwrap(), root }
+    }
+
+    /// One turn of the loop, deaf to the kernel.
+    async fn turn(&mut self) {
+        let dispatch = &mut self.dispatch;
+        dispatch.start_jobs();
+        tokio::select! {
+            Some(done) = dispatch.done.recv() => dispatch.finish_batch(done),
+            event = sweep::next(&mut dispatch.sweep) => dispatch.swept(event),
+        }
+    }
+
+    /// Turns until a walk through all of sysfs is over.
+    async fn walk(&mut self) {
+        self.dispatch.start_sweep();
+        while self.dispatch.sweep.is_some() {
+            self.turn().await;
+        }
+    }
+
+    fn terms() -> Terms {
+        let (by, reason): (Arc<str>, Arc<str>) = ("uid 0".into(), "".into());
+        Terms { by, reason, persist: false, dry_run: false, instance: None }
+    }
+
+    fn change(&mut self, minor: u32) -> oneshot::Receiver<Result<(), ChangeError>> {
+        self.change_on(minor, Self::terms())
+    }
+
+    fn change_on(
+        &mut self,
+        minor: u32,
+        terms: Terms,
+    ) -> oneshot::Receiver<Result<(), ChangeError>> {
+        let change = Change::Set { attribute: Attribute::Owner, value: 7 };
+        let (reply, answer) = oneshot::channel();
+        self.dispatch.answer(Command::Change(id(minor), change, terms, reply));
+        answer
+    }
+
+    fn hear(&mut self, action: Action, minor: u32) {
+        let text = minor.to_string();
+        let pairs: [(&[u8], &[u8]); 4] = [
+            (b"SUBSYSTEM", b"misc"),
+            (b"MAJOR", b"10"),
+            (b"MINOR", text.as_bytes()),
+            (b"DEVNAME", b"moved"),
+        ];
+        let devpath = format!("/devices/moved{minor}");
+        let event = Uevent::synthetic(Origin::Kernel, action, devpath.as_bytes(), 9, &pairs);
+        self.dispatch.take(event);
+    }
+}
+
+fn id(minor: u32) -> DeviceId {
+    DeviceId::from_bytes(format!("c10:{minor}").as_bytes()).unwrap()
+}
+
+fn plug(root: &Path, minor: u32) {
+    let folder = root.join(format!("sys/devices/d{minor}"));
+    fs::create_dir_all(&folder).unwrap();
+    let text = format!("MAJOR=10\nMINOR={minor}\nDEVNAME=d{minor}\n");
+    fs::write(folder.join("uevent"), text).unwrap();
+    let class = root.join("sys/class/misc");
+    fs::create_dir_all(&class).unwrap();
+    symlink("../../class/misc", folder.join("subsystem")).unwrap();
+    symlink(format!("../../devices/d{minor}"), class.join(format!("d{minor}"))).unwrap();
+}
+
+fn unplug(root: &Path, minor: u32) {
+    fs::remove_file(root.join(format!("sys/class/misc/d{minor}"))).unwrap();
+    fs::remove_dir_all(root.join(format!("sys/devices/d{minor}"))).unwrap();
+}
+
+#[tokio::test]
+async fn a_change_is_answered_by_what_became_of_it() {
+    let mut rig = Rig::new(&[1, 2]);
+    rig.walk().await;
+    let (mut here, mut gone) = (rig.change(1), rig.change(2));
+    unplug(rig.root.path(), 2);
+    while !rig.dispatch.queue.is_idle() {
+        rig.turn().await;
+    }
+    assert_eq!(here.try_recv(), Ok(Ok(())));
+    assert_eq!(rig.dispatch.table.get(&id(1)).unwrap().permissions.uid, 7);
+    assert_eq!(gone.try_recv(), Ok(Err(ChangeError::NoSuchDevice)));
+}
+
+#[tokio::test]
+async fn a_change_that_waits_finds_its_device_where_it_moved() {
+    let mut rig = Rig::new(&[1]);
+    rig.walk().await;
+    fs::create_dir_all(rig.root.path().join("sys/devices")).unwrap();
+    let place = |name: &str| rig.root.path().join("sys/devices").join(name);
+    fs::rename(place("d1"), place("moved1")).unwrap();
+    rig.hear(Action::Move, 1);
+    let mut answer = rig.change(1);
+    while !rig.dispatch.queue.is_idle() {
+        rig.turn().await;
+    }
+    assert_eq!(answer.try_recv(), Ok(Ok(())));
+    let known = rig.dispatch.table.get(&id(1)).unwrap();
+    assert_eq!(known.devname(), Some(b"moved".as_slice()));
+    assert_eq!(known.permissions.uid, 7);
+}
+
+#[tokio::test]
+async fn a_change_does_not_bring_a_removed_device_back() {
+    let mut rig = Rig::new(&[1]);
+    rig.walk().await;
+    // the kernel says so before sysfs forgets it
+    rig.hear(Action::Remove, 1);
+    let mut answer = rig.change(1);
+    while !rig.dispatch.queue.is_idle() {
+        rig.turn().await;
+    }
+    assert_eq!(answer.try_recv(), Ok(Err(ChangeError::NoSuchDevice)));
+    assert!(rig.dispatch.table.get(&id(1)).is_none());
+}
+
+#[tokio::test]
+async fn who_settles_during_a_walk_waits_for_what_it_finds_missing() {
+    let mut rig = Rig::new(&[1, 2]);
+    rig.walk().await;
+    unplug(rig.root.path(), 2);
+    rig.dispatch.start_sweep();
+    let (reply, mut settled) = oneshot::channel();
+    rig.dispatch.settlers.push((rig.dispatch.taken, reply));
+    while settled.try_recv().is_err() {
+        rig.turn().await;
+    }
+    assert!(rig.dispatch.table.get(&id(2)).is_none());
+    assert_eq!(rig.dispatch.table.len(), 1);
+}
+
+#[tokio::test]
+async fn a_change_reaches_only_the_device_that_it_was_allowed_for() {
+    let mut rig = Rig::new(&[1]);
+    rig.walk().await;
+    let allowed = rig.dispatch.table.get(&id(1)).unwrap().instance;
+    let terms = Terms { instance: Some(allowed + 1), ..Rig::terms() };
+    let refused = rig.change_on(1, terms).try_recv().unwrap();
+    assert_eq!(refused, Err(ChangeError::NoSuchDevice));
+    let terms = Terms { instance: Some(allowed), ..Rig::terms() };
+    assert!(rig.change_on(1, terms).try_recv().is_err(), "it waits for its turn");
+}
+
+#[tokio::test]
+async fn in_shadow_mode_no_change_is_kept() {
+    let mut rig = Rig::new(&[1]);
+    rig.walk().await;
+    let refused = rig.change_on(1, Terms { persist: true, ..Rig::terms() }).try_recv().unwrap();
+    assert_eq!(refused, Err(ChangeError::Shadow));
+    assert!(!rig.root.path().join("root/etc").exists());
+}
