@@ -104,7 +104,7 @@ impl Dispatch {
     }
 
     /// A device that sysfs no longer has, or has as another one, is removed like any other.
-    fn remove_vanished(&mut self) {
+    pub(super) fn remove_vanished(&mut self) {
         let gone = |known: &&Arc<Known>| {
             let devpath = known.uevent.devpath();
             self.table.at(devpath).is_none_or(|there| there.id != known.id)
@@ -162,9 +162,10 @@ impl Dispatch {
     }
 
     /// What an earlier run left of devices that went while no daemon ran.
-    fn forget_leftovers(&mut self) {
+    pub(super) fn forget_leftovers(&mut self) {
         for id in self.records.ids() {
-            if self.table.get(&id).is_some() {
+            // one that is being handled may have its record already, and is not in the table yet
+            if self.table.get(&id).is_some() || self.queue.concerns(id.as_bytes()) {
                 continue;
             }
             let mut problems = self.drop_leftovers(&id);

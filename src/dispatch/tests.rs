@@ -192,3 +192,30 @@ async fn in_shadow_mode_no_change_is_kept() {
     assert_eq!(refused, Err(ChangeError::Shadow));
     assert!(!rig.root.path().join("root/etc").exists());
 }
+
+#[tokio::test]
+async fn a_record_of_an_event_under_way_is_no_leftover() {
+    let mut rig = Rig::new(&[1]);
+    let record = |minor: u32| rig.root.path().join(format!("run/data/c10:{minor}"));
+    let (left, under_way) = (record(8), record(9));
+    fs::write(&left, "").unwrap();
+    fs::write(&under_way, "").unwrap();
+    rig.hear(Action::Add, 9);
+    rig.dispatch.forget_leftovers();
+    assert!(!left.exists() && under_way.exists());
+}
+
+#[tokio::test]
+async fn a_walk_does_not_remove_what_was_heard_of_at_another_path() {
+    let mut rig = Rig::new(&[1]);
+    rig.walk().await;
+    unplug(rig.root.path(), 1);
+    fs::create_dir_all(rig.root.path().join("sys/devices/moved1")).unwrap();
+    rig.hear(Action::Add, 1);
+    rig.dispatch.remove_vanished();
+    while !rig.dispatch.queue.is_idle() {
+        rig.turn().await;
+    }
+    let known = rig.dispatch.table.get(&id(1)).unwrap();
+    assert_eq!(known.uevent.devpath(), b"/devices/moved1");
+}

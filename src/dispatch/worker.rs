@@ -172,6 +172,11 @@ impl Hands {
     /// A successor may have the node already, and an event of this device that was handled late may
     /// have left it what was meant for this one.
     fn remove(&self, device: &Device, job: &Job) -> Outcome {
+        // our own walk missed it at its old path, and in the meantime it was heard of at another
+        let moved = |known: &Known| known.uevent.devpath() != job.uevent.devpath();
+        if job.uevent.origin == Origin::Coldplug && job.known.as_deref().is_some_and(moved) {
+            return Outcome::Gone;
+        }
         let mut decision = Decision::default();
         take_back(job.known.as_deref(), &mut decision);
         let node = device.devname().zip(device.devnum()).filter(|_| self.active);

@@ -263,6 +263,12 @@ impl<T> Queue<T> {
         self.waiting >= self.limits.full
     }
 
+    /// Whether an event of this device waits or runs.
+    #[must_use]
+    pub fn concerns(&self, id: &[u8]) -> bool {
+        self.ids.contains_key(id)
+    }
+
     /// The payload that a new event of `keys` may replace.
     ///
     /// Nothing of the same path, id or name may have come after it, so that a device's own events
