@@ -27,10 +27,11 @@ RUN_SECONDS = 180
 TRACED_EVENTS = 500
 
 BUS = "unix:path=/run/bus"
+OURS_ACTIVE = [str(MAPDEVD), "--mode", "active", "--bus"]
 MANAGERS = {
-    "mapdevd": {"command": [str(MAPDEVD), "--mode", "active", "--bus", "none"], "rules": "none"},
+    "mapdevd": {"command": [*OURS_ACTIVE, "none"], "rules": "none"},
     "udevd, no rules": {"command": [UDEVD], "rules": "none"},
-    "mapdevd + bus": {"command": [str(MAPDEVD), "--mode", "active", "--bus", BUS], "rules": "none", "bus": True},
+    "mapdevd + bus": {"command": [*OURS_ACTIVE, BUS], "rules": "none", "bus": True},
     "udevd, Debian's rules": {"command": [UDEVD], "rules": "debian"},
 }
 OURS, PEER = "mapdevd", "udevd, no rules"
@@ -40,22 +41,30 @@ def percentile(values, part):
     return sorted(values)[min(len(values) - 1, int(len(values) * part))]
 
 
+READY = "exec to READY"
+TRACED = "system calls an event"
+
+
+def of_storms(word):
+    return lambda run: run["storm"][word] + run["storm_watched"][word]
+
+
 # name, unit, figure of one run
 ROWS = [
-    ("exec to READY", "ms", lambda run: run["start_seconds"] * 1e3),
+    (READY, "ms", lambda run: run["start_seconds"] * 1e3),
     ("exec to all devices handled", "ms", lambda run: run["all_handled_seconds"] * 1e3),
     ("injected `add` of all devices", "ms", lambda run: run["coldplug"]["seconds"] * 1e3),
     ("storm: wall", "ms", lambda run: run["storm"]["seconds"] * 1e3),
     ("storm: events a second", "/s", lambda run: run["storm"]["events"] / run["storm"]["seconds"]),
     ("storm: CPU an event", "us", lambda run: run["storm_cpu_seconds"] / run["storm"]["events"] * 1e6),
-    ("storm: lost", "", lambda run: run["storm"]["lost"] + run["storm_watched"]["lost"]),
-    ("storm: out of order", "", lambda run: run["storm"]["out_of_order"] + run["storm_watched"]["out_of_order"]),
+    ("storm: lost", "", of_storms("lost")),
+    ("storm: out of order", "", of_storms("out_of_order")),
     ("storm: peak PSS", "MiB", lambda run: run["peak_kib"] / 1024),
     ("one event: p50", "us", lambda run: percentile(run["latency"], 0.50) * 1e6),
     ("one event: p99", "us", lambda run: percentile(run["latency"], 0.99) * 1e6),
     ("first event after 5 s", "us", lambda run: run["latency_after_idle"] * 1e6),
-    ("PSS after 5 s", "MiB", lambda run: run["idle_kib"] / 1024),
-    ("system calls an event", "", lambda run: run["syscalls_per_event"]),
+    ("PSS after storm and 5 s", "MiB", lambda run: run["idle_kib"] / 1024),
+    (TRACED, "", lambda run: run["syscalls_per_event"]),
 ]
 
 
@@ -81,10 +90,12 @@ def summaries(runs, traced):
     """Row by row, of each manager: median, least, most; and how many times ours is the better."""
     rows = []
     for name, unit, figure in ROWS:
-        source = {who: traced[who] and [traced[who]] for who in runs} if "system calls" in name else runs
+        source = traced if name == TRACED else runs
         figures = {who: summary(done, figure) for who, done in source.items() if done}
         ours, peer = (figures.get(who, {}).get("median") for who in (OURS, PEER))
-        ratio = (ours / peer if unit == "/s" else peer / ours) if ours and peer else None
+        # READY alone compares nothing: ours has then handled every device, the peer none
+        comparable = ours and peer and name != READY
+        ratio = (ours / peer if unit == "/s" else peer / ours) if comparable else None
         rows.append({"figure": name, "unit": unit, "managers": figures, "ratio": ratio})
     return rows
 
@@ -136,46 +147,57 @@ def options():
     return chosen
 
 
+def tell(words):
+    print(f"\r\033[K{words}", end="", file=sys.stderr, flush=True)
+
+
+def measure(chosen):
+    managers = {who: MANAGERS[who] for who in chosen.only or MANAGERS}
+    runs, traced = ({who: [] for who in managers} for _ in range(2))
+    for turn in range(chosen.runs):
+        for who, manager in managers.items():
+            tell(f"turn {turn + 1} of {chosen.runs}: {who}")
+            runs[who].append(run_once(manager, chosen.events))
+    if shutil.which("strace"):
+        for who, manager in managers.items():
+            tell(f"system calls: {who}")
+            traced[who].append(run_once(manager, TRACED_EVENTS, syscalls=True))
+    tell("")
+    return runs, traced
+
+
 def main():
     chosen = options()
     reason = why_not()
     if reason:
         print(f"side by side: skipped: {reason}")
         return
-    managers = {who: MANAGERS[who] for who in chosen.only or MANAGERS}
-    load = os.getloadavg()[0]
     machine = {
         "kernel": os.uname().release,
         "processors": os.cpu_count(),
-        "load_before": load,
         "mapdevd": first_line(str(MAPDEVD), "--version"),
         "udevd": "systemd-udevd " + first_line(UDEVD, "--version").split()[-1],
+        "load_before": os.getloadavg()[0],
     }
-    runs = {who: [] for who in managers}
-    for turn in range(chosen.runs):
-        for who, manager in managers.items():
-            print(f"\r\033[Kturn {turn + 1} of {chosen.runs}: {who}", end="", file=sys.stderr, flush=True)
-            runs[who].append(run_once(manager, chosen.events))
-    traced = dict.fromkeys(managers)
-    if shutil.which("strace"):
-        for who, manager in managers.items():
-            print(f"\r\033[Kstrace: {who}", end="", file=sys.stderr, flush=True)
-            traced[who] = run_once(manager, TRACED_EVENTS, syscalls=True)
-    print("\r\033[K", end="", file=sys.stderr)
-
+    runs, traced = measure(chosen)
     machine["load_after"] = os.getloadavg()[0]
+
     rows = summaries(runs, traced)
-    some = next(iter(runs.values()))[0]
-    floor = statistics.median(t for done in runs.values() for run in done for t in run["floor"]) * 1e6
-    print(f"{machine['mapdevd']}, {machine['udevd']}; Linux {machine['kernel']}, {machine['processors']} processors,"
-          f" load {load:.1f} before and {machine['load_after']:.1f} after")
-    print(f"{chosen.runs} runs; {some['coldplug']['events']} devices; storm: {chosen.events} `change` events on"
-          f" {some['storm_devices']} devices; {floor:.0f} us of an event's time are the harness's own")
-    print_table(rows, managers)
-    if load > os.cpu_count() / 2:
+    every = [run for done in runs.values() for run in done]
+    floor = statistics.median(time for run in every for time in run["floor"]) * 1e6
+    print("{mapdevd}, {udevd}; Linux {kernel}, {processors} processors,"
+          " load {load_before:.1f} before and {load_after:.1f} after".format(**machine))
+    first = every[0]
+    print(f"{chosen.runs} runs; {first['coldplug']['events']} devices; storm: {chosen.events} `change` events"
+          f" on {first['storm_devices']} devices; {floor:.0f} us of an event's time are the harness's own")
+    print_table(rows, runs)
+    if machine["load_before"] > machine["processors"] / 2:
         print("\nthe machine was busy: only the ratios mean something")
+    report = {
+        "machine": machine, "events": chosen.events, "harness_floor_us": floor,
+        "rows": rows, "runs": runs, "traced": traced,
+    }
     chosen.json.parent.mkdir(parents=True, exist_ok=True)
-    report = {"machine": machine, "events": chosen.events, "harness_floor_us": floor, "rows": rows, "runs": runs, "traced": traced}
     chosen.json.write_text(json.dumps(report, indent=1) + "\n")
     print(f"\nall figures: {os.path.relpath(chosen.json)}")
 

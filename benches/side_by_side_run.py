@@ -7,7 +7,6 @@ uevents that are injected here. Prints what was measured as JSON.
 import ctypes
 import json
 import os
-import re
 import signal
 import socket
 import stat
@@ -16,24 +15,16 @@ import sys
 import time
 from pathlib import Path
 
-NETLINK_KOBJECT_UEVENT = 15
-KERNEL, ANNOUNCED = 1, 2  # multicast groups
-SO_RCVBUFFORCE = 33
+from side_by_side_wire import LIMIT_SECONDS, Device, Wire, harness_floor, now, read_devices, storm_devices
+
 PR_CAPBSET_DROP = 24
 # no module may be loaded, no clock set, no hardware touched, whatever a rule says
 DROPPED = {"CAP_SYS_MODULE": 16, "CAP_SYS_RAWIO": 17, "CAP_SYS_BOOT": 22, "CAP_SYS_TIME": 25}
-STORM_DEVICES = 128
 LATENCY_EVENTS = 200
 # systemd-udevd ends workers that had nothing to do for 3 s
 IDLE_SECONDS = 5
-LIMIT_SECONDS = 15
-NUMBER = re.compile(rb"\0BENCH=(\d+)\0")
 NOTIFY = "/run/notify"
 
-now = time.perf_counter
-
-
-# ---- the sealed place
 
 def mount(*words):
     subprocess.run(["mount", *words], check=True)
@@ -58,171 +49,6 @@ def seal(rules):
         if prctl(PR_CAPBSET_DROP, number, 0, 0, 0) != 0:
             sys.exit(f"cannot drop {name}: {os.strerror(ctypes.get_errno())}")
 
-
-# ---- devices and their uevents
-
-class Device:
-    def __init__(self, folder, subsystem, lines):
-        self.devpath = folder.removeprefix("/sys")
-        self.subsystem = subsystem
-        self.lines = [line for line in lines if "=" in line]
-        pairs = dict(line.split("=", 1) for line in self.lines)
-        self.devname = pairs.get("DEVNAME")
-        self.number = (int(pairs.get("MAJOR", 0)), int(pairs.get("MINOR", 0)))
-
-    def is_harmless(self):
-        """May have a node here: to open it, as rules do with disks, changes nothing."""
-        if self.devname is None:
-            return False
-        if self.subsystem == "block":
-            return self.devname.startswith(("loop", "ram"))
-        return self.subsystem in ("mem", "tty", "vc")
-
-    def make_node(self):
-        node = Path("/dev", self.devname)
-        if not node.exists():
-            node.parent.mkdir(parents=True, exist_ok=True)
-            kind = stat.S_IFBLK if self.subsystem == "block" else stat.S_IFCHR
-            os.mknod(node, kind | 0o600, os.makedev(*self.number))
-
-    def uevent(self, action, number):
-        """A netlink message that has the kernel say this in its own name (`uevent_net_rcv()`)."""
-        head = [f"{action}@{self.devpath}", f"ACTION={action}", f"DEVPATH={self.devpath}"]
-        words = [*head, f"SUBSYSTEM={self.subsystem}", *self.lines, f"BENCH={number}"]
-        body = "".join(word + "\0" for word in words).encode("utf-8", "surrogateescape")
-        header = (16 + len(body)).to_bytes(4, sys.byteorder) + (16).to_bytes(2, sys.byteorder)
-        return header + (1).to_bytes(2, sys.byteorder) + bytes(8) + body
-
-
-def read_devices():
-    """Every device of /sys, parents first."""
-    found = []
-    for folder, folders, files in os.walk("/sys/devices"):
-        folders.sort()
-        link = os.path.join(folder, "subsystem")
-        if "uevent" in files and os.path.islink(link):
-            try:
-                text = Path(folder, "uevent").read_text(errors="surrogateescape")
-            except OSError:
-                continue
-            found.append(Device(folder, os.path.basename(os.readlink(link)), text.splitlines()))
-    return found
-
-
-def storm_devices(devices):
-    """Those with a node and the network device first, then others up to the wanted number."""
-    first = [d for d in devices if d.is_harmless() or d.subsystem == "net"]
-    rest = [d for d in devices if d.devname is None and d.subsystem != "net"]
-    return (first + rest)[:STORM_DEVICES]
-
-
-# ---- the wire
-
-def netlink(group):
-    wire = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_KOBJECT_UEVENT)
-    wire.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 512 << 20)
-    wire.bind((0, group))
-    return wire
-
-
-class Wire:
-    """Says what the kernel would, and hears what the manager announces."""
-
-    def __init__(self):
-        self.sender = netlink(0)
-        self.listener = netlink(ANNOUNCED)
-        self.count = 0
-
-    def prepare(self, action, devices):
-        first = self.count
-        self.count += len(devices)
-        return [device.uevent(action, first + n) for n, device in enumerate(devices)]
-
-    def flush(self):
-        self.listener.setblocking(False)
-        try:
-            while True:
-                self.listener.recv(16384)
-        except BlockingIOError:
-            pass
-
-    def storm(self, action, devices, each=None):
-        """Injects one event for each, and waits until all are announced.
-
-        `each` is called now and then. Sleeps between looks, so as to take no processor from the
-        manager; times are exact to a millisecond.
-        """
-        first = self.count
-        messages = self.prepare(action, devices)
-        self.flush()
-        self.listener.setblocking(False)
-        send, recv, heard = self.sender.sendto, self.listener.recv, []
-        begun = now()
-        for at, message in enumerate(messages):
-            send(message, (0, 0))
-            if each and at % 500 == 0:
-                each()
-        injected = now()
-        last = injected
-        while len(heard) < len(messages) and now() - last < LIMIT_SECONDS:
-            try:
-                while True:
-                    heard.append(recv(16384))
-                    last = now()
-            except BlockingIOError:
-                time.sleep(0.001)
-                if each:
-                    each()
-        return {
-            "seconds": last - begun,
-            "inject_seconds": injected - begun,
-            **self.check(first, devices, heard),
-        }
-
-    def check(self, first, devices, heard):
-        """What was lost, and what overtook an older event of its own device."""
-        newest, seen, overtaken, foreign = {}, set(), 0, 0
-        for message in heard:
-            match = NUMBER.search(message)
-            if not match:
-                foreign += 1
-                continue
-            number = int(match.group(1))
-            seen.add(number)
-            device = id(devices[number - first])
-            overtaken += newest.get(device, -1) >= number
-            newest[device] = max(newest.get(device, -1), number)
-        return {
-            "events": len(devices),
-            "lost": len(devices) - len(seen),
-            "out_of_order": overtaken,
-            "foreign": foreign,
-        }
-
-    def single(self, device):
-        """Seconds from one event to its announcement."""
-        message = self.prepare("change", [device])[0]
-        self.flush()
-        self.listener.settimeout(LIMIT_SECONDS)
-        begun = now()
-        self.sender.sendto(message, (0, 0))
-        self.listener.recv(16384)
-        return now() - begun
-
-
-def harness_floor():
-    """Seconds from an event to its hearing with no manager between: what Python and kernel take."""
-    wire, times = Wire(), []
-    wire.listener.close()
-    wire.listener = netlink(KERNEL)
-    device = Device("/sys/devices/none", "none", [])
-    for _ in range(LATENCY_EVENTS):
-        times.append(wire.single(device))
-        time.sleep(0.005)
-    return times
-
-
-# ---- the manager
 
 class Manager:
     def __init__(self, command):
@@ -299,14 +125,13 @@ def start_bus():
         ["dbus-daemon", "--config-file=/run/bus.conf", "--fork", "--nopidfile"], check=True)
 
 
-# ---- what is measured
-
 def count_syscalls(manager, wire, devices):
-    """System calls of a small storm, by name; with strace, so no times."""
+    """System calls of a small storm, by name; strace slows it down, so no times."""
+    # workers that exist already would not be followed
     time.sleep(IDLE_SECONDS)
-    command = ["strace", "-f", "-c", "-U", "calls,name", "-o", "/run/strace", "-p", str(manager.process.pid)]
-    tracer = subprocess.Popen(command, stderr=subprocess.PIPE)
-    tracer.stderr.readline()  # `attached`
+    command = ["strace", "-f", "-c", "-U", "calls,name", "-o", "/run/strace"]
+    tracer = subprocess.Popen([*command, "-p", str(manager.process.pid)], stderr=subprocess.PIPE)
+    tracer.stderr.readline()  # it is attached
     storm = wire.storm("change", devices)
     tracer.send_signal(signal.SIGINT)
     tracer.wait(LIMIT_SECONDS)
@@ -314,9 +139,13 @@ def count_syscalls(manager, wire, devices):
     for line in Path("/run/strace").read_text().splitlines():
         words = line.split()
         if len(words) == 2 and words[0].isdigit() and words[1] != "total":
-            calls[words[1]] = int(words[0])
-    per_event = {name: round(n / len(devices), 2) for name, n in sorted(calls.items(), key=lambda c: -c[1])}
-    return {"syscalls_per_event": sum(calls.values()) / len(devices), "by_name": per_event, "lost": storm["lost"]}
+            calls[words[1]] = int(words[0]) / len(devices)
+    by_name = sorted(calls.items(), key=lambda call: -call[1])
+    return {
+        "syscalls_per_event": sum(calls.values()),
+        "by_name": {name: round(count, 2) for name, count in by_name},
+        "lost": storm["lost"],
+    }
 
 
 def spread(devices, count):
@@ -332,7 +161,7 @@ def measure(plan):
     with_node = [device for device in storming if device.is_harmless()]
     if plan["bus"]:
         start_bus()
-    floor = harness_floor() if not plan["syscalls"] else []
+    floor = harness_floor(LATENCY_EVENTS) if not plan["syscalls"] else []
     wire = Wire()
     manager = Manager(plan["command"])
     if plan["syscalls"]:

@@ -22,8 +22,8 @@ impl Dispatch {
 
     /// Stages 6 to 9: publishes what the worker found, and tells everybody.
     fn finish(&mut self, done: Done) {
-        let Done { worker, id, job, outcome, mut problems } = done;
-        self.workers.is_idle_again(worker);
+        let Done { id, job, outcome, mut problems } = done;
+        self.workers.one_is_done();
         let usec = || u64::try_from(job.heard.elapsed().as_micros()).unwrap_or(u64::MAX);
         let change = self.take_change(job.order);
         let effect = change.is_some().then(|| effect(&job, &outcome, &problems));

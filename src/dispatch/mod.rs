@@ -251,7 +251,7 @@ impl Dispatch {
 
     /// Stages 3 to 5: hands what may run to the workers.
     fn start_jobs(&mut self) {
-        while self.workers.has_idle() {
+        while self.workers.has_room() {
             let Some((ticket, pending)) = self.queue.next() else { return };
             let known = self.table.get(&pending.id).cloned();
             let grants = self.grants.of(&pending.id).cloned();
@@ -260,7 +260,7 @@ impl Dispatch {
             let compare = self.rival.is_none() || uevent.origin != Origin::Kernel;
             let job = Job { ticket, uevent, order, heard, known, grants, book, compare };
             if let Err(job) = self.workers.give(job) {
-                // the worker's thread is gone, and with panic = "abort" so would we be
+                // no thread is left, and with panic = "abort" neither would we be
                 warn!("no worker takes the event of {}", job.uevent.devpath().escape_ascii());
                 self.end(job.ticket, job.order);
             }

@@ -1,13 +1,13 @@
 //! What a worker does alone, for its own device: looks up, decides, settles the node, writes the
-//! record. Workers are long-lived threads and share nothing.
+//! record. Workers are long-lived threads and share nothing but the channel of jobs.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Instant;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 
@@ -76,7 +76,6 @@ pub(super) enum Outcome {
 /// A worker's answer.
 #[derive(Debug)]
 pub(super) struct Done {
-    pub(super) worker: usize,
     pub(super) id: DeviceId,
     pub(super) job: Job,
     pub(super) outcome: Outcome,
@@ -84,49 +83,50 @@ pub(super) struct Done {
     pub(super) problems: Vec<String>,
 }
 
-/// The worker threads, and which of them have nothing to do.
+/// Jobs handed out for each worker beyond the one that it does: in a storm it goes on without
+/// being woken for each event, and without waiting for dispatch.
+const AHEAD: usize = 4;
+
+/// The worker threads, and how many more jobs they may be given.
+///
+/// One channel for all, so that no job waits behind a slow one while another worker is free.
 #[derive(Debug)]
 pub(super) struct Workers {
-    jobs: Vec<SyncSender<Job>>,
-    idle: Vec<usize>,
+    jobs: Sender<Job>,
+    room: usize,
 }
 
 impl Workers {
-    /// Starts the threads; answers come through the receiver.
+    /// Starts the threads; answers come through the receiver. They end with `Workers`.
     pub(super) fn start(config: &Config) -> io::Result<(Self, mpsc::Receiver<Done>)> {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let count = if config.workers == 0 { processors.clamp(2, 16) } else { config.workers };
-        // one answer a worker can be under way: nobody ever waits to be rid of one
-        let (answers, done) = mpsc::channel(count);
-        let mut jobs = Vec::with_capacity(count);
+        let room = count * (1 + AHEAD);
+        let (jobs, inbox) = bounded(room);
+        // as many answers as jobs can be under way: nobody ever waits to be rid of one
+        let (answers, done) = mpsc::channel(room);
         for number in 0..count {
-            let (sender, receiver) = sync_channel(1);
+            let (inbox, answers) = (inbox.clone(), answers.clone());
             let hands = Hands::new(config)?;
-            let answers = answers.clone();
-            let name = format!("worker-{number}");
-            let work = move || hands.work(number, &receiver, &answers);
-            thread::Builder::new().name(name).spawn(work)?;
-            jobs.push(sender);
+            let work = move || hands.work(&inbox, &answers);
+            thread::Builder::new().name(format!("worker-{number}")).spawn(work)?;
         }
-        Ok((Self { idle: (0..count).rev().collect(), jobs }, done))
+        Ok((Self { jobs, room }, done))
     }
 
-    pub(super) fn has_idle(&self) -> bool {
-        !self.idle.is_empty()
+    pub(super) fn has_room(&self) -> bool {
+        self.room > 0
     }
 
-    /// Gives an idle worker something to do; without one, the job comes back.
+    /// Gives them something to do; whoever is free first does it. Without room, the job comes back.
     pub(super) fn give(&mut self, job: Job) -> Result<(), Box<Job>> {
-        let Some(worker) = self.idle.pop() else { return Err(Box::new(job)) };
-        match self.jobs.get(worker) {
-            // an idle worker's channel is empty, and its thread ends with this sender only
-            Some(sender) => sender.send(job).map_err(|error| Box::new(error.0)),
-            None => Err(Box::new(job)),
-        }
+        self.jobs.try_send(job).map_err(|error| Box::new(error.into_inner()))?;
+        self.room = self.room.saturating_sub(1);
+        Ok(())
     }
 
-    pub(super) fn is_idle_again(&mut self, worker: usize) {
-        self.idle.push(worker);
+    pub(super) fn one_is_done(&mut self) {
+        self.room += 1;
     }
 }
 
@@ -148,8 +148,8 @@ impl Hands {
         })
     }
 
-    fn work(&self, number: usize, jobs: &Receiver<Job>, answers: &mpsc::Sender<Done>) {
-        while let Ok(job) = jobs.recv() {
+    fn work(&self, inbox: &Receiver<Job>, answers: &mpsc::Sender<Done>) {
+        while let Ok(job) = inbox.recv() {
             let mut problems = Vec::new();
             let device = Device::new(self.sysfs.clone(), job.subject().clone());
             let outcome = match job.uevent.action() {
@@ -163,7 +163,7 @@ impl Hands {
                 | Action::Unbind => self.settle(&device, &job, &mut problems),
             };
             let id = device.id().clone();
-            if answers.blocking_send(Done { worker: number, id, job, outcome, problems }).is_err() {
+            if answers.blocking_send(Done { id, job, outcome, problems }).is_err() {
                 return;
             }
         }
@@ -218,8 +218,7 @@ impl Hands {
         if !job.compare {
             mismatches = before.map(|known| known.mismatches.clone()).unwrap_or_default();
         }
-        let remembered = before.is_some();
-        let record = self.record(device, old.as_ref(), remembered, &decision, problems);
+        let record = self.record(device, before, old.as_ref(), &decision, problems);
         let module = device.module().map(|name| name.escape_ascii().to_string());
         Outcome::Settled(Box::new(Known {
             id: device.id().clone(),
@@ -269,8 +268,8 @@ impl Hands {
     fn record(
         &self,
         device: &Device,
+        before: Option<&Known>,
         old: Option<&Record>,
-        remembered: bool,
         decision: &Decision,
         problems: &mut Vec<String>,
     ) -> Record {
@@ -283,7 +282,7 @@ impl Hands {
             ..Record::default()
         };
         // what dispatch remembers was written by us: nobody need look at the file
-        if remembered && old == Some(&record) {
+        if before.is_some_and(|known| known.record == record) {
             return record;
         }
         if let Err(error) = self.records.write(device.id(), &record, old) {

@@ -72,9 +72,8 @@ fn serve(socket: &UnixDatagram, map: &Mutex<Option<OwnedFd>>, ready: &SyncSender
             return;
         };
         assert!(!message.flags.contains(ReturnFlags::CTRUNC));
-        let fds = control.drain().filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-            _ => None,
+        let fds = control.drain().filter_map(|message| {
+            if let RecvAncillaryMessage::ScmRights(fds) = message { Some(fds) } else { None }
         });
         let fds: Vec<OwnedFd> = fds.flatten().collect();
         let text = String::from_utf8_lossy(&text[..message.bytes]).into_owned();

@@ -2,7 +2,6 @@
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
-    clippy::wildcard_enum_match_arm,
     reason = "a test prints its seed and figures, and has failed when it cannot go on"
 )]
 
@@ -22,3 +21,4 @@ mod state;
 mod storm;
 mod storms;
 mod sysfs;
+mod witness;

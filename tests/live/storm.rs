@@ -21,7 +21,8 @@ pub(crate) fn is_ours(text: &str) -> bool {
 /// Whether a device that comes back may have other permissions than before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Permissions {
-    /// The driver decides by name, as drivers do.
+    /// The driver decides by name, as drivers do. After a kill nobody knows whether a node has what
+    /// an event of its predecessor said, handled late, or what somebody gave it by hand.
     Stay,
     Vary,
 }

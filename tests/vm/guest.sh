@@ -58,7 +58,7 @@ check "nothing was started" not_started
 # --- start
 starts() { timeout 120 systemctl start mapdevd.service || { journalctl -b -u mapdevd -n 30 --no-pager; return 1; }; }
 is_shadow() { is "$(manager Mode)" '"shadow"'; }
-status_is_json() { mapdevctl --json status | grep -q '"Mode" *: *"shadow"'; mapdevctl --json status; }
+status_is_json() { mapdevctl --json status | grep '"mode":"shadow"' || { mapdevctl --json status; return 1; }; }
 lists() { busctl tree --list org.mapdev1 | grep -q "^$null$" && mapdevctl list | grep -q null; }
 mkdir -p /run/systemd/system/mapdevd.service.d
 # time enough to send an event while it is dead

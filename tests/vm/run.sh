@@ -34,7 +34,7 @@ make_base() {
     mmdebstrap --quiet --variant=minbase "--include=$packages" "${excluded[@]}" \
         --customize-hook='echo 0123456789abcdef0123456789abcdef >"$1/etc/machine-id"' \
         --customize-hook='rm -rf "$1"/usr/lib/x86_64-linux-gnu/gconv "$1"/usr/lib/udev/hwdb.d "$1"/var/cache/*' \
-        "$suite" "$work/base.tar" http://deb.debian.org/debian
+        "$suite" "$work/base.tar"
 
     # the cloud kernel: small, with what a virtual machine has. Unpacked rather than installed, since
     # its scripts would make an initramfs.
