@@ -50,7 +50,7 @@ impl Args {
     /// Files, kernel command line and these options, merged.
     #[must_use]
     pub fn config(&self) -> (Config, Vec<ConfigProblem>) {
-        let (mut config, problems) = match &self.config {
+        let (mut config, mut problems) = match &self.config {
             Some(file) => {
                 let mut config = Config { root: self.root.clone(), ..Config::default() };
                 let mut problems = Vec::new();
@@ -70,13 +70,54 @@ impl Args {
         set(&mut config.sysfs, &self.sysfs);
         set(&mut config.dev, &self.dev);
         set(&mut config.runtime, &self.runtime);
-        config.records = self.records.clone().or(config.records);
         config.bus = self.bus.clone().or(config.bus);
         config.mode = self.mode.unwrap_or(config.mode);
+        problems.extend(self.settle_records(&mut config));
         config.receive_buffer = self.receive_buffer.unwrap_or(config.receive_buffer);
         if let Some(level) = &self.log_level {
             config.log_level.clone_from(level);
         }
         (config, problems)
+    }
+
+    /// A folder that a file names is meant for active mode: in shadow mode it is another manager's,
+    /// whose records would be taken for leftovers. Who names one here, knows what he does.
+    fn settle_records(&self, config: &mut Config) -> Option<ConfigProblem> {
+        if let Some(folder) = &self.records {
+            config.records = Some(folder.clone());
+            return None;
+        }
+        let foreign = |folder: &mut PathBuf| !folder.starts_with(&config.runtime);
+        if config.mode == Mode::Active {
+            return None;
+        }
+        let folder = config.records.take_if(foreign)?;
+        let file = "configuration".to_owned();
+        let what = format!(
+            "`records`: {} is outside the runtime folder and not used in shadow mode",
+            folder.display()
+        );
+        Some(ConfigProblem { file, line: 0, what })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shadow_mode_keeps_off_the_records_that_a_file_names() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("mapdev.toml");
+        fs::write(&file, "records = \"/run/udev/data\"\n").unwrap();
+        let folder = |more: &[&str]| {
+            let line = ["mapdevd", "--config", file.to_str().unwrap()];
+            let args = Args::try_parse_from(line.iter().chain(more)).unwrap();
+            let (config, problems) = args.config();
+            (config.records_folder().display().to_string(), problems.len())
+        };
+        assert_eq!(folder(&["--mode", "active"]), ("/run/udev/data".to_owned(), 0));
+        assert_eq!(folder(&["--mode", "shadow"]), ("/run/mapdev/data".to_owned(), 1));
+        assert_eq!(folder(&["--records", "/tmp/r"]), ("/tmp/r".to_owned(), 0));
     }
 }
