@@ -140,7 +140,15 @@ impl Dispatch {
     }
 
     /// The other manager is done with a device: now its node can be compared.
+    ///
+    /// It may be faster than we are: then it is compared when we are done, too.
     pub(super) fn compare_at(&mut self, devpath: &[u8]) {
+        // the kernel told both of us before
+        self.hear_rest();
+        if self.queue.concerns_path(devpath) {
+            self.compare_later.insert(devpath.into());
+            return;
+        }
         let Some(known) = self.table.at(devpath) else { return };
         let device = self.compared(known);
         if !Arc::ptr_eq(&device, known) {

@@ -55,6 +55,10 @@ impl Dispatch {
             let _ = reply.send(effect);
         }
         self.end(job.ticket, job.order);
+        let devpath = job.uevent.devpath();
+        if self.compare_later.remove(devpath) {
+            self.compare_at(devpath);
+        }
     }
 
     /// Who waits for the change that this event makes.

@@ -17,7 +17,7 @@ mod tell;
 mod tests;
 mod worker;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -96,6 +96,8 @@ pub struct Dispatch {
     teller: Teller,
     /// In shadow mode beside another manager: what that one has handled.
     rival: Option<Overhear>,
+    /// Devpaths with which the other manager was done before us.
+    compare_later: HashSet<Box<[u8]>>,
     grants: Grants,
     book: Arc<Book>,
     sweep: Option<Sweep>,
@@ -149,6 +151,7 @@ impl Dispatch {
             publisher: Publisher::new(&config, map),
             teller: Teller::new(config.mode == Mode::Active, notices)?,
             rival: tell::rival(&config)?,
+            compare_later: HashSet::new(),
             grants,
             book: Arc::new(answer::load_book(&config, 1, modules)),
             sweep: None,
@@ -196,7 +199,7 @@ impl Dispatch {
                 () = watchdog.tick() => {}
                 heard = self.socket.recv(), if hearing => self.hear_batch(heard?)?,
                 event = sweep::next(&mut self.sweep), if hearing => self.swept(event),
-                devpath = tell::overheard(&mut self.rival) => self.compare_at(&devpath?),
+                devpath = tell::overheard(&mut self.rival), if hearing => self.compare_at(&devpath?),
                 _ = stop.changed(), if !stopping => {}
             }
             self.start_jobs();

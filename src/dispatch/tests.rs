@@ -245,3 +245,17 @@ async fn a_merged_change_is_waited_for_and_one_that_says_more_is_not_merged() {
     settled.try_recv().unwrap();
     assert!(rig.dispatch.open.is_empty() && rig.dispatch.stands_for.is_empty());
 }
+
+#[tokio::test]
+async fn where_the_other_manager_is_faster_the_node_is_compared_in_the_end() {
+    let mut rig = Rig::new(&[1]);
+    rig.walk().await;
+    rig.hear(Action::Add, 9);
+    rig.dispatch.compare_at(b"/devices/moved9");
+    rig.dispatch.compare_at(b"/devices/d1");
+    assert_eq!(rig.dispatch.compare_later.len(), 1, "only what is not handled yet waits");
+    while !rig.dispatch.queue.is_idle() {
+        rig.turn().await;
+    }
+    assert!(rig.dispatch.compare_later.is_empty());
+}

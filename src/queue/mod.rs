@@ -269,6 +269,12 @@ impl<T> Queue<T> {
         self.ids.contains_key(id)
     }
 
+    /// Whether an event at this devpath waits or runs.
+    #[must_use]
+    pub fn concerns_path(&self, devpath: &[u8]) -> bool {
+        self.paths.last_at(devpath).is_some()
+    }
+
     /// The payload that a new event of `keys` may replace.
     ///
     /// Nothing of the same path, id or name may have come after it, so that a device's own events
