@@ -4,6 +4,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+if [ "$(id -u)" = 0 ] && ! unshare --mount true 2>/dev/null; then
+    echo "check: no mount namespace can be made here. In a plain chroot, make its root a mount point" \
+        "first (mount --bind ROOT ROOT), or enter it with systemd-nspawn" >&2
+    exit 1
+fi
+
 packages=(gcc libc6-dev git dbus-daemon dbus-bin systemd udev kmod polkitd pkexec acl procps iproute2
     util-linux shellcheck lintian dpkg-dev mandoc mmdebstrap libarchive-tools cpio qemu-system-x86)
 export RUSTFLAGS='' RUSTDOCFLAGS='-D warnings' CARGO_TERM_COLOR=never

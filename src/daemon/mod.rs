@@ -185,7 +185,7 @@ impl Daemon {
             (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
         let hangup = catch(SignalKind::hangup())?;
         for problem in given.modules.problems() {
-            info!("module left out: {problem}");
+            info!("modules: {problem}");
         }
         let (stop, stopped) = watch::channel(false);
         let (commands, listening) = dispatch::commands();
