@@ -131,7 +131,7 @@ impl Device {
     /// Empty where the kernel names none.
     #[must_use]
     pub fn devtype(&self) -> &[u8] {
-        self.uevent.get(b"DEVTYPE").unwrap_or_default()
+        self.uevent.devtype()
     }
 
     /// The kernel's name, `!` turned into `/` as in node names.

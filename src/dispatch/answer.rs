@@ -75,15 +75,9 @@ impl Dispatch {
     /// What lies in the socket when the question comes is waited for as well.
     fn settle(&mut self, reply: oneshot::Sender<()>) {
         self.hear_rest();
-        let oldest = self.open.first().copied().unwrap_or(u64::MAX);
-        let reading = self.sweep.is_some();
-        if oldest == u64::MAX && !reading {
-            // a caller that has gone is no error, here and below
-            let _ = reply.send(());
-        } else {
-            self.settlers.retain(|(_, reply)| !reply.is_closed());
-            self.settlers.push((self.taken, reply));
-        }
+        self.settlers.retain(|(_, reply)| !reply.is_closed());
+        self.settlers.push((self.taken, reply));
+        self.release();
     }
 
     fn wait_for(&mut self, text: Vec<u8>, reply: oneshot::Sender<Arc<Known>>) {

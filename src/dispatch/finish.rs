@@ -87,12 +87,17 @@ impl Dispatch {
         self.release();
     }
 
+    /// The place in the order of the oldest event that is not handled; above all, if there is none.
+    pub(super) fn oldest_open(&self) -> u64 {
+        self.open.first().copied().unwrap_or(u64::MAX)
+    }
+
     /// Answers those who wait until everything older than their question is over.
     pub(super) fn release(&mut self) {
         if self.settlers.is_empty() || self.sweep.is_some() {
             return;
         }
-        let oldest = self.open.first().copied().unwrap_or(u64::MAX);
+        let oldest = self.oldest_open();
         let (over, waiting): (Vec<_>, _) =
             self.settlers.drain(..).partition(|(mark, _)| *mark <= oldest);
         self.settlers = waiting;

@@ -36,7 +36,7 @@ impl Known {
 
     #[must_use]
     pub fn devtype(&self) -> &[u8] {
-        self.uevent.get(b"DEVTYPE").unwrap_or_default()
+        self.uevent.devtype()
     }
 
     /// The kernel's name as in sysfs, `!` kept.

@@ -71,7 +71,7 @@ impl Dispatch {
 
     /// Ends the walk when all was read and handled.
     pub(super) fn end_sweep_if_done(&mut self) {
-        let oldest = self.open.first().copied().unwrap_or(u64::MAX);
+        let oldest = self.oldest_open();
         let over = |sweep: &Sweep| sweep.events.is_none() && sweep.last <= oldest;
         let Some(mut sweep) = self.sweep.take_if(|sweep| over(sweep)) else { return };
         if !sweep.compared {
@@ -124,9 +124,12 @@ impl Dispatch {
     pub(super) fn forget_moved(&mut self, known: &Known, usec: u64, problems: &mut Vec<String>) {
         let Some(devpath) = known.uevent.devpath_old() else { return };
         let Some(id) = self.table.at(devpath).map(|old| old.id.clone()) else { return };
+        if id == known.id {
+            return;
+        }
         // a successor at the old path stays
         let now = coldplug::event(&self.sysfs, devpath, Action::Add, 0);
-        if id == known.id || now.is_some_and(|now| DeviceId::of(&now) == id) {
+        if now.is_some_and(|now| DeviceId::of(&now) == id) {
             return;
         }
         if let Some(device) = self.forget(&id, problems) {

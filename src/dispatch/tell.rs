@@ -104,7 +104,7 @@ fn send(
     properties: &[Property<'_>],
 ) -> Option<String> {
     let subsystem = uevent.subsystem();
-    let devtype = uevent.get(b"DEVTYPE").unwrap_or_default();
+    let devtype = uevent.devtype();
     let message = Message { subsystem, devtype, sticky_tags, properties };
     let action = action_name(uevent.action());
     announcer.send(&message).err().map(|error| format!("cannot announce `{action}`: {error}"))

@@ -11,25 +11,11 @@ use crate::rules::problem::{Problem, Severity, Source};
 /// A policy is written by hand; a larger file is a mistake.
 const FILE_LIMIT: u64 = 4 << 20;
 
-/// The folders, the most important first; a name in an earlier one replaces the same in a later.
-const DIRS: [&str; 4] = [
-    "etc/mapdev/policy.d",
-    "run/mapdev/policy.d",
-    "usr/local/lib/mapdev/policy.d",
-    "usr/lib/mapdev/policy.d",
-];
-
 /// A policy file to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyFile {
     pub name: OsString,
     pub path: PathBuf,
-}
-
-/// The folders of policy files below `root`, the most important first.
-#[must_use]
-pub fn default_dirs(root: &Path) -> Vec<PathBuf> {
-    DIRS.iter().map(|folder| root.join(folder)).collect()
 }
 
 /// All `*.toml` of `dirs` that hold, sorted by name; folders that are missing are as empty ones.
@@ -108,10 +94,16 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     fn tree() -> (tempfile::TempDir, Vec<PathBuf>) {
         let root = tempfile::tempdir().unwrap();
-        let dirs = default_dirs(root.path());
+        let config = Config {
+            runtime: root.path().join("run/mapdev"),
+            root: root.path().into(),
+            ..Config::default()
+        };
+        let dirs = config.policy_folders();
         for dir in &dirs {
             fs::create_dir_all(dir).unwrap();
         }
@@ -129,8 +121,8 @@ mod tests {
     fn files_are_sorted_by_name_whatever_their_folder() {
         let (_root, dirs) = tree();
         fs::write(dirs[0].join("50-b.toml"), "#").unwrap();
-        fs::write(dirs[3].join("60-c.toml"), "#").unwrap();
-        fs::write(dirs[2].join("10-a.toml"), "#").unwrap();
+        fs::write(dirs[4].join("60-c.toml"), "#").unwrap();
+        fs::write(dirs[3].join("10-a.toml"), "#").unwrap();
         fs::write(dirs[1].join("note.txt"), "#").unwrap();
         let wanted = [
             "usr/local/lib/mapdev/policy.d/10-a.toml",
@@ -144,11 +136,11 @@ mod tests {
     fn a_higher_folder_replaces_and_masks() {
         let (_root, dirs) = tree();
         for name in ["a.toml", "b.toml", "c.toml"] {
-            fs::write(dirs[3].join(name), "#").unwrap();
+            fs::write(dirs[4].join(name), "#").unwrap();
         }
         fs::write(dirs[1].join("a.toml"), "#").unwrap();
         fs::write(dirs[0].join("b.toml"), "").unwrap();
-        std::os::unix::fs::symlink("/dev/null", dirs[2].join("c.toml")).unwrap();
+        std::os::unix::fs::symlink("/dev/null", dirs[3].join("c.toml")).unwrap();
         assert_eq!(names(&dirs), ["run/mapdev/policy.d/a.toml"]);
     }
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use crate::rules::names::Names;
 use crate::rules::problem::Problem;
 
-pub use dirs::{PolicyFile, default_dirs, policy_files};
+pub use dirs::{PolicyFile, policy_files};
 
 pub use overlay::{Attribute, Overlay, Setting, Value};
 
@@ -76,7 +76,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Reads the policy files of `dirs`, the most important folder first; see [`default_dirs`].
+    /// Reads the policy files of `dirs`, the most important folder first; see
+    /// `Config::policy_folders`.
     ///
     /// A file or rule that is wrong is left out and described; all others are loaded.
     #[must_use]
@@ -206,7 +207,7 @@ mod tests {
     #[test]
     fn a_broken_file_takes_no_other_with_it() {
         let root = tempfile::tempdir().unwrap();
-        let dirs = default_dirs(root.path());
+        let dirs = [root.path().join("policy.d")];
         fs::create_dir_all(&dirs[0]).unwrap();
         let good =
             |id: &str| "schema = 1\n".to_owned() + &rule(id, "devname = 'sda'", "mode = '0600'");

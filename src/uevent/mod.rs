@@ -151,6 +151,12 @@ impl Uevent {
         self.get(b"SUBSYSTEM").unwrap_or_default()
     }
 
+    /// Empty where the kernel names none.
+    #[must_use]
+    pub fn devtype(&self) -> &[u8] {
+        self.get(b"DEVTYPE").unwrap_or_default()
+    }
+
     /// Name below /dev, without `/dev/`, as the kernel says it.
     #[must_use]
     pub fn devname(&self) -> Option<&[u8]> {
