@@ -18,12 +18,14 @@ started=$SECONDS
 rows=() passed=0 failed=0
 
 packages() { scripts/need.sh "${packages[@]}"; }
+# with these, the tests of modules compare with depmod and modprobe
+kernels() { scripts/kernels.sh; }
 # `deny` works offline, and wants the crates of other platforms too
 tools() { scripts/tools.sh cargo-deny cargo-deb && cargo fetch --locked; }
 format() { cargo fmt --check; }
 clippy() { cargo clippy --locked --all-targets -- -D warnings; }
 docs() { cargo doc --locked --no-deps --document-private-items; }
-tests() { cargo test --locked --no-fail-fast; }
+tests() { MAPDEV_REQUIRE_KERNELS=1 cargo test --locked --no-fail-fast; }
 deny() { target/tools/bin/cargo-deny --offline --locked check bans licenses sources; }
 shell() { shellcheck .ci/run scripts/*.sh tests/vm/*.sh packaging/debian/p*; }
 man() { mandoc -T lint -W warning packaging/man/*; }
@@ -72,7 +74,7 @@ step() {
 
 mkdir -p $logs
 steps=("$@")
-[ $# -gt 0 ] || steps=(packages tools format clippy docs tests deny shell man polkit units package vm)
+[ $# -gt 0 ] || steps=(packages kernels tools format clippy docs tests deny shell man polkit units package vm)
 for name in "${steps[@]}"; do
     step "$name"
 done
