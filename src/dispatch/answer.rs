@@ -230,7 +230,7 @@ impl Dispatch {
                 }
             }
         }
-        if self.book.modules.module_of(devname.as_bytes()).is_some() {
+        if self.book.modules.devname(devname.as_bytes()).is_some() {
             return Ok(Key::Devname(devname.to_owned()));
         }
         Err(ChangeError::NotSupported(format!(

@@ -1,33 +1,39 @@
 //! Stage 3b: which module serves which name below /dev, without loading any.
+//!
+//! Read `scan.rs` first: it walks the tree (`tree.rs`), reads what changed (`unpack.rs`,
+//! `modinfo.rs`) and builds the database (`build.rs`, `order.rs`, `alias.rs`), which is one piece of
+//! memory (`store.rs`) that `cache.rs` keeps in a file.
 
+mod alias;
+mod build;
+pub mod cache;
 pub mod modinfo;
+mod order;
 pub mod scan;
+mod store;
+mod tree;
+pub mod unpack;
 
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use crate::uevent::Devnum;
+use build::Contents;
+use modinfo::ModInfo;
+use store::{Builder, DEVNAME, FILE, MODULE, PROBLEM, Section, Store};
+use tree::Found;
 
 /// A name below /dev that a module declares.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Devname {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Devname<'db> {
     /// Without `/dev/`; never leads out of it.
-    pub name: Box<[u8]>,
-    pub module: Arc<str>,
+    pub name: &'db [u8],
+    pub module: &'db str,
     /// The module is part of the kernel.
     pub builtin: bool,
     /// `None` if the module says none, or not which of its names has it.
     pub number: Option<Devnum>,
-}
-
-/// One module.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Module {
-    /// With underscores, as in /proc/modules.
-    pub name: Arc<str>,
-    /// `None` for a module that is part of the kernel.
-    pub file: Option<PathBuf>,
 }
 
 /// A file that was left out, and why.
@@ -43,63 +49,75 @@ impl fmt::Display for ScanProblem {
     }
 }
 
-/// The modules of one kernel and the device names they declare.
-#[derive(Clone, Debug, Default)]
+/// The modules of one kernel and what they declare. It does not change: a change makes a new one.
+#[derive(Debug)]
 pub struct ModuleDb {
-    modules: Vec<Module>,
-    devnames: Vec<Devname>,
+    folder: PathBuf,
+    release: String,
+    store: Store,
     problems: Vec<ScanProblem>,
 }
 
+impl Default for ModuleDb {
+    fn default() -> Self {
+        Self::built(Path::new(""), "", empty())
+    }
+}
+
+/// A database without modules has a tree of aliases all the same.
+fn empty() -> Builder {
+    let mut store = Builder::default();
+    store.alias_root = alias::Patterns::default().write(&mut store);
+    store
+}
+
 impl ModuleDb {
-    /// Names that cannot be names below /dev are left out, as problems.
-    fn new(
-        mut modules: Vec<Module>,
-        devnames: Vec<Devname>,
-        mut problems: Vec<ScanProblem>,
-    ) -> Self {
-        let (mut devnames, bad): (Vec<_>, Vec<_>) =
-            devnames.into_iter().partition(|devname| is_below_dev(&devname.name));
-        problems.extend(bad.into_iter().map(|devname| {
-            let file = format!("module {}", devname.module).into();
-            let what = format!("a name below /dev wanted, not \"{}\"", devname.name.escape_ascii());
-            ScanProblem { file, what }
-        }));
-        modules.sort_by(|a, b| a.name.cmp(&b.name));
-        // what is there already is better than what must be loaded
-        devnames.sort_by(|a, b| {
-            let rest = |d: &Devname| (!d.builtin, d.number.is_none());
-            a.name.cmp(&b.name).then(rest(a).cmp(&rest(b))).then(a.module.cmp(&b.module))
+    fn built(folder: &Path, release: &str, store: Builder) -> Self {
+        let store = Store::written(store, folder, release);
+        Self::of(folder, release, store)
+    }
+
+    fn of(folder: &Path, release: &str, store: Store) -> Self {
+        let problems = (0..store.count(Section::Problems)).filter_map(|index| {
+            let record: [u32; PROBLEM] = store.record(Section::Problems, index)?;
+            let file = store.text(record[0], record[1]);
+            let what = store.text(record[2], record[3]);
+            Some(ScanProblem {
+                file: std::ffi::OsStr::from_bytes(file).into(),
+                what: String::from_utf8_lossy(what).into_owned(),
+            })
         });
-        Self { modules, devnames, problems }
+        let problems = problems.collect();
+        Self { folder: folder.to_owned(), release: release.to_owned(), store, problems }
     }
 
-    /// Every declared name, sorted; a name that two modules declare comes twice.
-    pub fn devnames(&self) -> impl ExactSizeIterator<Item = &Devname> {
-        self.devnames.iter()
+    fn missing(release: &str, problem: ScanProblem) -> Self {
+        let mut db = Self::built(Path::new(""), release, empty());
+        db.problems.push(problem);
+        db
     }
 
-    /// Who serves a name: of several, a built-in module first, then one that says the number.
+    /// The kernel's, as `uname -r` prints it.
     #[must_use]
-    pub fn module_of(&self, devname: &[u8]) -> Option<&Devname> {
-        let index = self.devnames.partition_point(|entry| *entry.name < *devname);
-        self.devnames.get(index).filter(|entry| *entry.name == *devname)
+    pub fn release(&self) -> &str {
+        &self.release
     }
 
-    /// All modules, sorted by name, those of the kernel itself that say something among them.
-    pub fn modules(&self) -> impl ExactSizeIterator<Item = &Module> {
-        self.modules.iter()
+    /// The folder that paths of modules are below; empty if there is none.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
-    /// How many modules there are.
+    /// How many modules there are, those of the kernel itself among them.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.modules.len()
+        self.store.count(Section::Modules)
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.modules.is_empty()
+        self.len() == 0
     }
 
     /// What was left out, and why.
@@ -107,39 +125,204 @@ impl ModuleDb {
     pub fn problems(&self) -> &[ScanProblem] {
         &self.problems
     }
-}
 
-fn is_below_dev(name: &[u8]) -> bool {
-    let part = |part: &[u8]| !matches!(part, b"" | b"." | b"..") && part.len() <= 255;
-    name.len() <= 512
-        && !name.iter().any(u8::is_ascii_control)
-        && name.split(|byte| *byte == b'/').all(part)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn devname(name: &str, module: &str, builtin: bool) -> Devname {
-        let (name, module) = (name.as_bytes().into(), module.into());
-        Devname { name, module, builtin, number: None }
+    /// All modules, sorted by name.
+    pub fn modules(&self) -> impl ExactSizeIterator<Item = Module<'_>> {
+        (0..self.len()).map(|index| self.at(index).unwrap_or(Module { db: self, record: [0; MODULE] }))
     }
 
-    #[test]
-    fn of_two_modules_the_built_in_one_serves_a_name() {
-        let list =
-            vec![devname("loop", "a", false), devname("x", "a", false), devname("loop", "z", true)];
-        let db = ModuleDb::new(Vec::new(), list, Vec::new());
-        assert_eq!(db.module_of(b"loop").map(|d| &*d.module), Some("z"));
-        assert_eq!(db.module_of(b"x").map(|d| &*d.module), Some("a"));
-        assert_eq!(db.module_of(b"loo"), None);
+    /// By name, in which `-` equals `_`; of two, the one that is part of the kernel.
+    #[must_use]
+    pub fn module(&self, name: &[u8]) -> Option<Module<'_>> {
+        let folded = |byte: &u8| if *byte == b'-' { b'_' } else { *byte };
+        let name = || name.iter().map(folded);
+        let index = partition(self.len(), |index| {
+            self.at(index).is_some_and(|module| module.name_bytes().iter().copied().lt(name()))
+        });
+        self.at(index).filter(|module| module.name_bytes().iter().copied().eq(name()))
     }
 
-    #[test]
-    fn a_name_that_leads_out_of_dev_is_left_out() {
-        for bad in ["../etc/passwd", "/x", "a//b", "", "a/.", "a\nb"] {
-            let db = ModuleDb::new(Vec::new(), vec![devname(bad, "evil", false)], Vec::new());
-            assert_eq!((db.devnames().len(), db.problems().len()), (0, 1), "{bad}");
+    /// The modules that ask to be loaded for a modalias, in the order of `modules.alias`; those that
+    /// are part of the kernel last.
+    #[must_use]
+    pub fn by_modalias(&self, modalias: &[u8]) -> Vec<Module<'_>> {
+        let mut found = alias::matching(&self.store, modalias);
+        found.sort_unstable();
+        found.dedup();
+        let modules = found.into_iter().filter_map(|index| self.at(usize::try_from(index).ok()?));
+        let mut modules: Vec<_> = modules.collect();
+        modules.sort_by_key(|module| module.place());
+        modules
+    }
+
+    /// The modules that serve a device number, be it declared alone or as part of a range.
+    #[must_use]
+    pub fn by_number(&self, number: Devnum) -> Vec<Module<'_>> {
+        let kind = if number.block { "block" } else { "char" };
+        self.by_modalias(format!("{kind}-major-{}-{}", number.major, number.minor).as_bytes())
+    }
+
+    /// Every declared name, sorted; a name that two modules declare comes twice.
+    pub fn devnames(&self) -> impl ExactSizeIterator<Item = Devname<'_>> {
+        let none = Devname { name: b"", module: "", builtin: false, number: None };
+        (0..self.store.count(Section::Devnames))
+            .map(move |index| self.devname_at(index).unwrap_or(none))
+    }
+
+    /// Who serves a name: of several, a built-in module first, then one that says the number.
+    #[must_use]
+    pub fn devname(&self, name: &[u8]) -> Option<Devname<'_>> {
+        let index = partition(self.store.count(Section::Devnames), |index| {
+            self.devname_at(index).is_some_and(|devname| devname.name < name)
+        });
+        self.devname_at(index).filter(|devname| devname.name == name)
+    }
+
+    fn at(&self, index: usize) -> Option<Module<'_>> {
+        self.store.record(Section::Modules, index).map(|record| Module { db: self, record })
+    }
+
+    fn devname_at(&self, index: usize) -> Option<Devname<'_>> {
+        let [place, length, module, kind, number]: [u32; DEVNAME] =
+            self.store.record(Section::Devnames, index)?;
+        let module = self.at(usize::try_from(module).ok()?)?;
+        let number = (kind != 0).then_some(Devnum {
+            block: kind == 2,
+            major: number >> build::MINOR_BITS,
+            minor: number & ((1 << build::MINOR_BITS) - 1),
+        });
+        let name = self.store.text(place, length);
+        Some(Devname { name, module: module.name(), builtin: module.is_builtin(), number })
+    }
+
+    /// Whether it was made from just these files.
+    fn has_files(&self, files: &[Found]) -> bool {
+        let count = self.store.count(Section::Files);
+        count == files.len()
+            && files.iter().enumerate().all(|(index, found)| {
+                self.file_at(index).is_some_and(|(path, record)| {
+                    *path == *found.path && build::key_of(&record) == found.key
+                })
+            })
+    }
+
+    fn file_at(&self, index: usize) -> Option<(&[u8], [u32; FILE])> {
+        let record: [u32; FILE] = self.store.record(Section::Files, index)?;
+        Some((self.store.text(record[0], record[1]), record))
+    }
+
+    /// What is known of a file, if it is the same still.
+    fn contents_of(&self, found: &Found) -> Option<Contents<'_>> {
+        let index = partition(self.store.count(Section::Files), |index| {
+            self.file_at(index).is_some_and(|(path, _)| path < &*found.path)
+        });
+        let (_, record) = self.file_at(index).filter(|(path, record)| {
+            **path == *found.path && build::key_of(record) == found.key
+        })?;
+        let text = self.store.text(record[9], record[10]);
+        match record[11] {
+            build::STATE_INFO => Some(Contents::Info(text.into())),
+            build::STATE_BAD => Some(Contents::Bad(text.into())),
+            _ => None,
         }
     }
 }
+
+/// The first index for which `before` is not true.
+fn partition(count: usize, before: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, count);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if before(middle) { low = middle + 1 } else { high = middle }
+    }
+    low
+}
+
+/// One module of a [`ModuleDb`].
+#[derive(Clone, Copy)]
+pub struct Module<'db> {
+    db: &'db ModuleDb,
+    record: [u32; MODULE],
+}
+
+impl fmt::Debug for Module<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Module").field(&self.name()).finish()
+    }
+}
+
+impl PartialEq for Module<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.record == other.record && std::ptr::eq(self.db, other.db)
+    }
+}
+
+impl<'db> Module<'db> {
+    fn name_bytes(&self) -> &'db [u8] {
+        self.db.store.text(self.record[0], self.record[1])
+    }
+
+    fn info(self) -> ModInfo<'db> {
+        ModInfo::of(self.db.store.text(self.record[3], self.record[4]))
+    }
+
+    /// Loadable ones first, in depmod's order.
+    fn place(&self) -> u32 {
+        self.record[7]
+    }
+
+    /// With underscores, as in /proc/modules.
+    #[must_use]
+    pub fn name(self) -> &'db str {
+        std::str::from_utf8(self.name_bytes()).unwrap_or_default()
+    }
+
+    /// Below [`ModuleDb::folder`]; `None` for a part of the kernel.
+    #[must_use]
+    pub fn file(self) -> Option<&'db Path> {
+        let (path, _) = self.db.file_at(usize::try_from(self.record[2]).ok()?)?;
+        Some(Path::new(std::ffi::OsStr::from_bytes(path)))
+    }
+
+    /// The whole path of its file.
+    #[must_use]
+    pub fn path(self) -> Option<PathBuf> {
+        Some(self.db.folder.join(self.file()?))
+    }
+
+    /// It is part of the kernel.
+    #[must_use]
+    pub fn is_builtin(self) -> bool {
+        self.record[2] == store::NONE
+    }
+
+    /// What it offers to be loaded for, as written.
+    pub fn aliases(self) -> impl Iterator<Item = &'db [u8]> {
+        self.info().aliases()
+    }
+
+    /// Names of the modules that it says it needs.
+    pub fn depends(self) -> impl Iterator<Item = &'db [u8]> {
+        self.info().depends()
+    }
+
+    /// All modules that it needs, directly or not, in the order in which they are to be loaded.
+    pub fn load_order(self) -> impl Iterator<Item = Module<'db>> {
+        let all: Vec<u32> = self.db.store.dependencies(self.record[5], self.record[6]).collect();
+        // the list stands in depmod's order: who needs before who is needed
+        all.into_iter().rev().filter_map(move |index| self.db.at(usize::try_from(index).ok()?))
+    }
+
+    /// Soft dependencies as written: `pre: a b post: c`.
+    pub fn softdeps(self) -> impl Iterator<Item = &'db [u8]> {
+        self.info().softdeps()
+    }
+
+    /// The names below /dev that it declares, and their numbers.
+    pub fn devnames(self) -> impl Iterator<Item = (&'db [u8], Option<Devnum>)> {
+        self.info().devnames().into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -16,9 +16,9 @@ use crate::uevent::Devnum;
 const SECTION_LIMIT: usize = 4 << 20;
 
 /// What a module says of itself: every key of its `.modinfo`, in order.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ModInfo {
-    section: Box<[u8]>,
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ModInfo<'f> {
+    section: &'f [u8],
 }
 
 /// Why a file is not taken for a module.
@@ -53,7 +53,7 @@ impl std::error::Error for ModInfoError {}
 ///
 /// # Errors
 /// When the file is no ELF file, is damaged, or has no `.modinfo`.
-pub fn parse(file: &[u8]) -> Result<ModInfo, ModInfoError> {
+pub fn parse(file: &[u8]) -> Result<ModInfo<'_>, ModInfoError> {
     let invalid = |error: goblin::error::Error| ModInfoError::Header(error.to_string());
     let head = Elf::parse_header(file).map_err(invalid)?;
     let context = Ctx::new(head.container().map_err(invalid)?, head.endianness().map_err(invalid)?);
@@ -88,7 +88,7 @@ pub fn parse(file: &[u8]) -> Result<ModInfo, ModInfoError> {
     if bytes.len() > SECTION_LIMIT {
         return Err(ModInfoError::TooLarge(section.sh_size));
     }
-    Ok(ModInfo { section: bytes.into() })
+    Ok(ModInfo { section: bytes })
 }
 
 fn bytes_of<'f>(file: &'f [u8], section: &SectionHeader) -> Option<&'f [u8]> {
@@ -113,64 +113,70 @@ fn split(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((&bytes[..place], &bytes[place + 1..]))
 }
 
-impl ModInfo {
+impl<'f> ModInfo<'f> {
+    /// Of bytes in the section's form, `key=value` ended by NUL.
+    #[must_use]
+    pub fn of(section: &'f [u8]) -> Self {
+        Self { section }
+    }
+
     /// Every key and value, in the order of the file; what has no `=` is left out.
-    pub fn entries(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn entries(self) -> impl Iterator<Item = (&'f [u8], &'f [u8])> {
         self.section.split(|byte| *byte == 0).filter_map(|entry| split(entry, b'='))
     }
 
     /// The values of a key, in the order of the file.
-    pub fn all<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    pub fn all(self, key: &[u8]) -> impl Iterator<Item = &'f [u8]> {
         self.entries().filter(move |(k, _)| *k == key).map(|(_, value)| value)
     }
 
     /// The module's name as built, with underscores.
     #[must_use]
-    pub fn name(&self) -> Option<&[u8]> {
+    pub fn name(self) -> Option<&'f [u8]> {
         self.all(b"name").next()
     }
 
     /// The kernel the module was built for.
     #[must_use]
-    pub fn vermagic(&self) -> Option<&[u8]> {
+    pub fn vermagic(self) -> Option<&'f [u8]> {
         self.all(b"vermagic").next()
     }
 
     /// What the module offers to be loaded for: modaliases, device numbers, device names.
-    pub fn aliases(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn aliases(self) -> impl Iterator<Item = &'f [u8]> {
         self.all(b"alias")
     }
 
     /// The aliases that are neither a device name nor a device number.
-    pub fn modaliases(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn modaliases(self) -> impl Iterator<Item = &'f [u8]> {
         let own = |alias: &[u8]| alias.starts_with(b"devname:") || devnum(alias).is_some();
         self.aliases().filter(move |alias| !own(alias))
     }
 
     /// Names of the modules that must be loaded before.
-    pub fn depends(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn depends(self) -> impl Iterator<Item = &'f [u8]> {
         let lists = self.all(b"depends");
         lists.flat_map(|list| list.split(|byte| *byte == b',')).filter(|name| !name.is_empty())
     }
 
     /// Soft dependencies as written: `pre: a b post: c`.
-    pub fn softdeps(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn softdeps(self) -> impl Iterator<Item = &'f [u8]> {
         self.all(b"softdep")
     }
 
     /// Files that the module asks for.
-    pub fn firmware(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn firmware(self) -> impl Iterator<Item = &'f [u8]> {
         self.all(b"firmware")
     }
 
     /// The names below /dev that the module declares.
     #[must_use]
-    pub fn devnames(&self) -> Vec<(Box<[u8]>, Option<Devnum>)> {
+    pub fn devnames(self) -> Vec<(&'f [u8], Option<Devnum>)> {
         devnames(self.aliases())
     }
 }
 
-impl fmt::Debug for ModInfo {
+impl fmt::Debug for ModInfo<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pairs = self.entries().map(|(key, value)| (key.escape_ascii(), value.escape_ascii()));
         f.debug_map().entries(pairs.map(|(k, v)| (k.to_string(), v.to_string()))).finish()
@@ -182,15 +188,13 @@ impl fmt::Debug for ModInfo {
 /// An alias does not say to which name a number belongs. depmod writes one line a module: it takes
 /// the last name and the last number up to where it has both. Other names have no number until the
 /// module is loaded.
-pub(super) fn devnames<'a>(
-    aliases: impl Iterator<Item = &'a [u8]>,
-) -> Vec<(Box<[u8]>, Option<Devnum>)> {
-    let mut found: Vec<(Box<[u8]>, Option<Devnum>)> = Vec::new();
+fn devnames<'f>(aliases: impl Iterator<Item = &'f [u8]>) -> Vec<(&'f [u8], Option<Devnum>)> {
+    let mut found: Vec<(&'f [u8], Option<Devnum>)> = Vec::new();
     let mut number = None;
     let mut paired = false;
     for alias in aliases {
         if let Some(name) = alias.strip_prefix(b"devname:") {
-            found.push((name.into(), None));
+            found.push((name, None));
         } else if !paired {
             number = devnum(alias).or(number);
         }
@@ -231,7 +235,7 @@ mod tests {
         let shown = |number: Option<Devnum>| number.map_or("-".to_owned(), |n| n.to_string());
         devnames(aliases.iter().map(|alias| alias.as_bytes()))
             .into_iter()
-            .map(|(name, number)| (String::from_utf8(name.into()).unwrap(), shown(number)))
+            .map(|(name, number)| (String::from_utf8(name.to_vec()).unwrap(), shown(number)))
             .collect()
     }
 

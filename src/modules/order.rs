@@ -1,0 +1,73 @@
+//! Stage 3b: who needs whom in, for each module all that it needs out, in depmod(8)'s order.
+//!
+//! depmod numbers the modules so that each stands before all that it needs: it takes those that nobody
+//! needs from a stack, the last of the list first, and puts on it whoever has no user left. Of one
+//! module, all that it needs is listed by these numbers; loading goes through the list backwards.
+#![forbid(unsafe_code)]
+
+/// For each module the modules that it needs, directly or not.
+///
+/// `needs[i]` are the modules that module `i` names, in the order in which it does, without doubles;
+/// modules are numbered in the order of `modules.order`. Modules that need each other have no order:
+/// they are left out, as are their needs.
+pub(super) fn all_needed(needs: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    let place = places(needs);
+    let mut all = Vec::with_capacity(needs.len());
+    let mut seen_by = vec![usize::MAX; needs.len()];
+    for module in 0..needs.len() {
+        let mut list = Vec::new();
+        let mut open: Vec<usize> =
+            if place[module].is_some() { needs[module].clone() } else { Vec::new() };
+        while let Some(next) = open.pop() {
+            if seen_by[next] != module {
+                seen_by[next] = module;
+                open.extend(&needs[next]);
+                list.push(next);
+            }
+        }
+        list.retain(|needed| place[*needed].is_some());
+        list.sort_unstable_by_key(|needed| place[*needed]);
+        all.push(list);
+    }
+    all
+}
+
+/// Each module's number; `None` in a circle.
+fn places(needs: &[Vec<usize>]) -> Vec<Option<usize>> {
+    let mut users = vec![0_usize; needs.len()];
+    for needed in needs.iter().flatten() {
+        users[*needed] += 1;
+    }
+    let mut free: Vec<usize> = (0..needs.len()).filter(|module| users[*module] == 0).collect();
+    let mut place = vec![None; needs.len()];
+    let mut next = 0;
+    while let Some(module) = free.pop() {
+        place[module] = Some(next);
+        next += 1;
+        for needed in &needs[module] {
+            users[*needed] -= 1;
+            if users[*needed] == 0 {
+                free.push(*needed);
+            }
+        }
+    }
+    place
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_needed_first_comes_last() {
+        // 0 needs 1 and 2, both need 3
+        let needs = [vec![1, 2], vec![3], vec![3], vec![]];
+        assert_eq!(all_needed(&needs), [vec![2, 1, 3], vec![3], vec![3], vec![]]);
+    }
+
+    #[test]
+    fn a_circle_is_left_out() {
+        let needs = [vec![1], vec![0], vec![0, 3], vec![]];
+        assert_eq!(all_needed(&needs), [vec![], vec![], vec![3], vec![]]);
+    }
+}
