@@ -1,12 +1,13 @@
 //! Stage 3b: which module serves which name below /dev, without loading any.
 //!
 //! Read `scan.rs` first: it walks the tree (`tree.rs`), reads what changed (`unpack.rs`,
-//! `modinfo.rs`) and builds the database (`build.rs`, `order.rs`, `alias.rs`), which is one piece of
+//! `modinfo/`, `links.rs`) and builds the database (`build.rs`, `order.rs`, `alias.rs`), which is one piece of
 //! memory (`store.rs`) that `cache.rs` keeps in a file.
 
 mod alias;
 mod build;
 pub mod cache;
+mod links;
 pub mod modinfo;
 mod order;
 pub mod scan;
