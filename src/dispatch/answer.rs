@@ -16,18 +16,23 @@ use crate::nodes::devtmpfs::Node;
 use crate::policy::Policy;
 use crate::policy::grants::{DeviceGrants, Grant};
 use crate::policy::local::{Key, Local};
+use crate::rules::Rules;
 use crate::rules::names::Names;
 use crate::uevent::{Action, Origin, Uevent};
 
 /// Callers that wait for a device at once.
 const AWAITING_MAX: usize = 1024;
 
-/// Reads policy and names; every problem is logged, none is fatal.
+/// Reads policy, rules and names; every problem is logged, none is fatal.
 pub(super) fn load_book(config: &Config, generation: u64, modules: Arc<ModuleDb>) -> Book {
     let names = Names::load(&config.root);
     let (policy, problems) = Policy::load(&config.policy_folders(), &names);
     problems.into_iter().for_each(|problem| warn!("{problem}"));
-    Book { generation, policy, names, modules }
+    let (rules, problems) = Rules::load(&config.root, &names);
+    problems.into_iter().for_each(|problem| warn!("{problem}"));
+    let (count, skipped) = (rules.iter().count(), rules.iter().filter(|rule| rule.acts()).count());
+    info!(rules = count, skipped, "udev rules loaded; programs and builtins are skipped");
+    Book { generation, policy, rules, names, modules }
 }
 
 impl Dispatch {

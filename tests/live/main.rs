@@ -16,6 +16,7 @@ mod listen;
 mod machine;
 mod policy;
 mod random;
+mod rules;
 mod shadow;
 mod state;
 mod storm;
