@@ -52,6 +52,9 @@ impl World for Machine {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             meta => meta?,
         };
+        if meta.is_dir() {
+            return Err(ErrorKind::IsADirectory.into());
+        }
         if !meta.is_file() {
             return Err(io::Error::other("a regular file wanted"));
         }

@@ -6,8 +6,14 @@
 )]
 
 mod answer;
+mod damaged;
 mod installed;
 mod peer;
+#[path = "../live/random.rs"]
+mod random;
+#[path = "../rules_text/mod.rs"]
+#[expect(unreachable_pub, reason = "the fuzzer uses it as well")]
+mod rules_text;
 mod static_nodes;
 mod table;
 mod tree;
