@@ -179,9 +179,11 @@ fn matcher(pair: &Pair<'_>, operator: Operator) -> Matcher {
     } else {
         &pair.value
     };
+    // `?*` is udev's other word for `!=""`, which makes a difference in lists: an empty one holds it
+    let something = text == b"?*";
     Matcher {
-        pattern: Pattern::new(text),
-        negated: operator == Operator::Unmatch,
+        pattern: Pattern::new(if something { b"" } else { text }),
+        negated: (operator == Operator::Unmatch) != something,
         nocase: pair.nocase,
         keeps_blanks: pair.value.last().is_none_or(|byte| is_blank(*byte)),
     }

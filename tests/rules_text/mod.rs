@@ -88,9 +88,12 @@ pub fn check(text: &[u8]) {
         assert!(rule.tokens.is_sorted_by_key(|token| token.what.rank()), "{rule:?}");
     }
     drop(lint(&rules));
-    // whatever the text is, it costs itself only; an empty line ends what it leaves unfinished
-    let ended = load(&[text, b"\n\n"].concat());
-    let more = load(&[text, b"\n\nTAG+=\"last\", MODE=\"0601\"\n"].concat());
+    // whatever the text is, it costs itself only; an empty line ends what it leaves unfinished, or
+    // takes one of the backslashes at its end
+    let backslashes = text.iter().filter(|byte| **byte == b'\\').count();
+    let end = b"\n".repeat(backslashes + 2);
+    let ended = load(&[text, &end].concat());
+    let more = load(&[text, &end, b"TAG+=\"last\", MODE=\"0601\"\n"].concat());
     let last = more.iter().last().unwrap();
     assert_eq!(more.iter().count(), ended.iter().count() + 1, "the rule behind the text is lost");
     assert_eq!((last.tokens.len(), last.goto), (2, None), "{last:?}");
