@@ -1,6 +1,7 @@
 //! What a worker does alone, for its own device: looks up, decides, settles the node, writes the
 //! record. Workers are long-lived threads and share nothing but the channel of jobs.
 
+use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::rules::decision::{Attribute, Decision, Source};
 use crate::rules::event::Event;
 use crate::rules::machine::Machine;
 use crate::rules::names::Names;
+use crate::rules::plan::Plans;
 use crate::rules::{self, Rules};
 use crate::uevent::{Action, Origin, Uevent};
 
@@ -141,6 +143,8 @@ struct Hands {
     records: Records,
     /// What rules see beside the device.
     machine: Machine,
+    /// Which rules matter to which events; of this worker alone.
+    plans: RefCell<Plans>,
     active: bool,
 }
 
@@ -152,6 +156,7 @@ impl Hands {
             dev: config.dev.clone(),
             machine: Machine::new(records.clone()),
             records,
+            plans: RefCell::default(),
             active: config.mode == Mode::Active,
         })
     }
@@ -250,7 +255,8 @@ impl Hands {
     ) -> Decision {
         let kernel = rules::decide(device);
         let mut event = Event::new(device, &self.machine, &book.names, old, kernel);
-        if let Err(failed) = book.rules.apply(&mut event) {
+        let plan = self.plans.borrow_mut().of(book.generation, &book.rules, device);
+        if let Err(failed) = book.rules.apply_plan(&plan, &mut event) {
             // as in udev, such an event changes nothing of the node
             problems.push(format!("the rules ended early: {failed}"));
             return rules::decide(device);

@@ -30,27 +30,41 @@ impl Rules {
     /// # Errors
     /// When a file that a rule wants is there and cannot be read; what was decided before stands.
     pub fn apply(&self, event: &mut Event<'_>) -> Result<(), Failed> {
-        for file in self.files() {
-            event.file = file.file.clone();
-            let mut next = 0;
+        self.apply_from(0, 0, event)
+    }
+
+    /// Applies the rules from one on, of that file and those behind it.
+    pub(super) fn apply_from(
+        &self,
+        file: usize,
+        rule: usize,
+        event: &mut Event<'_>,
+    ) -> Result<(), Failed> {
+        let mut next = rule;
+        for file in self.files().iter().skip(file) {
+            event.enter(file);
             while let Some(rule) = file.rules.get(next) {
                 // GOTO leads forward, as resolve sees to it: this ends
-                next = event.rule(rule)?.then_some(rule.goto).flatten().unwrap_or(next + 1);
+                next = event.rule(rule, 0)?.then_some(rule.goto).flatten().unwrap_or(next + 1);
             }
+            next = 0;
         }
         Ok(())
     }
 }
 
 impl Event<'_> {
-    /// Whether a rule held to its end.
-    fn rule(&mut self, rule: &Rule) -> Result<bool, Failed> {
+    /// Whether a rule held to its end; `known` are bits for those of its first tokens that hold.
+    pub(super) fn rule(&mut self, rule: &Rule, known: u64) -> Result<bool, Failed> {
         if !self.concerns(rule.effects) && rule.goto.is_none() {
             return Ok(false);
         }
         self.escape = Escape::Unset;
         let mut searched = false;
-        for token in &rule.tokens {
+        for (index, token) in rule.tokens.iter().enumerate() {
+            if index < 64 && known & (1 << index) != 0 {
+                continue;
+            }
             if matches!(token.what, What::Parent(..)) {
                 // all of them are looked at together, at one device after the other
                 if !searched && !self.search(rule) {

@@ -10,7 +10,7 @@ use crate::device::Device;
 use crate::device::record::Record;
 use crate::rules::decision::{Decision, Place, Source};
 use crate::rules::names::Names;
-use crate::rules::rule::{Builtin, Token};
+use crate::rules::rule::{Builtin, RuleFile, Token};
 use crate::rules::world::{Pair, World};
 use crate::uevent::Action;
 
@@ -65,6 +65,7 @@ pub struct Event<'a> {
     pub(super) ran: HashMap<Builtin, bool>,
     /// The rule's file.
     pub(super) file: Arc<str>,
+    imported_devtype: bool,
 }
 
 impl<'a> Event<'a> {
@@ -100,6 +101,7 @@ impl<'a> Event<'a> {
             closed: Closed::default(),
             ran: HashMap::new(),
             file: Arc::from(""),
+            imported_devtype: false,
         };
         let Some(old) = old else { return event };
         event.decision.tags.remember(&old.sticky_tags);
@@ -141,6 +143,7 @@ impl<'a> Event<'a> {
     }
 
     fn put(&mut self, key: &[u8], value: Vec<u8>) {
+        self.imported_devtype |= key == b"DEVTYPE";
         match self.properties.iter_mut().find(|(known, _)| known == key) {
             Some((_, old)) => *old = value,
             None => self.properties.push((key.to_vec(), value)),
@@ -188,6 +191,18 @@ impl<'a> Event<'a> {
             Some(value) => self.put(key, value),
             None => self.properties.retain(|(known, _)| known != key),
         }
+    }
+
+    /// The rules that follow are this file's.
+    pub(super) fn enter(&mut self, file: &RuleFile) {
+        if !Arc::ptr_eq(&self.file, &file.file) {
+            self.file = file.file.clone();
+        }
+    }
+
+    /// Whether an import gave DEVTYPE another value than it had when the event began.
+    pub(super) fn devtype_is_not(&self, began_as: &[u8]) -> bool {
+        self.imported_devtype && self.property(b"DEVTYPE").as_deref() != Some(began_as)
     }
 
     /// The file and line that a token stands in.

@@ -21,6 +21,7 @@ pub mod machine;
 mod matching;
 pub mod names;
 pub mod parse;
+pub mod plan;
 pub mod problem;
 pub mod resolve;
 pub mod rule;

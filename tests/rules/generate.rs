@@ -97,7 +97,8 @@ fn compare(random: &mut Random, key: &str, likely: &str) -> String {
 fn matching(random: &mut Random) -> String {
     let attributes = [("size", "1000"), ("blanks", "x"), ("empty", ""), ("none", "x")];
     let above = [("idVendor", "1d6b"), ("only", "port"), ("product", "A Hub"), ("size", "1000")];
-    match random.below(24) {
+    match random.below(26) {
+        24 | 25 => compare(random, "ENV{DEVTYPE}", "disk"),
         0 => compare(random, "ACTION", "change"),
         1 => compare(random, "DEVPATH", "/devices/pci0"),
         2 => compare(random, "KERNEL", "sdz"),
@@ -142,7 +143,10 @@ fn asking(random: &mut Random) -> String {
         1 => format!("PROGRAM{operator}\"/bin/{}\"", one(random, &["true", "false", "none"])),
         2 => format!("IMPORT{{file}}{operator}\"/run/{}\"", one(random, &["props", "none"])),
         3 => format!("IMPORT{{db}}{operator}\"{}\"", one(random, &["A", "OLD", "NONE"])),
-        4 => format!("IMPORT{{parent}}{operator}\"{}\"", one(random, &["ID_*", "DEVT*", "NO"])),
+        4 => format!(
+            "IMPORT{{parent}}{operator}\"{}\"",
+            one(random, &["ID_*", "DEVT*", "DEVT*", "NO"])
+        ),
         5 => format!("IMPORT{{cmdline}}{operator}\"{}\"", one(random, &["quiet", "surely_not"])),
         _ => format!(
             "IMPORT{{program}}{operator}\"/bin/echo A={}\"",

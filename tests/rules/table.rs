@@ -19,6 +19,7 @@ use mapdev::rules;
 use mapdev::rules::Rules;
 use mapdev::rules::event::Event;
 use mapdev::rules::names::Names;
+use mapdev::rules::plan::Plan;
 use mapdev::uevent::Action;
 
 use crate::answer::{self, Answer};
@@ -180,9 +181,15 @@ pub(crate) fn ours(case: &Case, tree: &Tree, names: &Names) -> Answer {
     let device = Device::new(sysfs, Arc::new(uevent));
     let world = Doing::new();
     let old = Records::open(Path::new("/run/udev/data")).unwrap().read(device.id());
-    let mut event = Event::new(&device, &world, names, old.as_ref(), rules::decide(&device));
-    let failed = rules.apply(&mut event).is_err();
+    let begun = || Event::new(&device, &world, names, old.as_ref(), rules::decide(&device));
+    let mut event = begun();
+    let failed = rules.apply_plan(&Plan::new(&rules, &device), &mut event).is_err();
     let (mut answer, mut decision) = answer::ours(event);
+    // every rule tried, one after the other, decides the same
+    begin(case, tree);
+    let mut event = begun();
+    assert_eq!(rules.apply(&mut event).is_err(), failed, "{}", case.name);
+    assert_eq!(answer::ours(event), (answer.clone(), decision.clone()), "{}", case.name);
     decision.finish();
     let removed = case.action == "remove";
     if device.devnum().is_some() {

@@ -11,6 +11,7 @@ use mapdev::rules::decision::Decision;
 use mapdev::rules::event::Event;
 use mapdev::rules::lint::lint;
 use mapdev::rules::names::Names;
+use mapdev::rules::plan::Plan;
 use mapdev::rules::rule::{Builtin, Constant};
 use mapdev::rules::world::{Pair, Ran, World};
 use mapdev::uevent::{Action, Origin, Uevent};
@@ -120,9 +121,13 @@ fn apply(rules: &Rules, action: Action, text: &[u8]) -> Decision {
     let old = Record::parse(b"S:old\nE:OLD=1\nG:tag\nQ:tag\nV:1\n");
     let mut event = Event::new(&device, &world, &names, Some(&old), Decision::default());
     // a file that cannot be read ends the event, and what was decided stands
-    drop(rules.apply(&mut event));
-    drop(event.properties());
-    event.finish()
+    let ended = rules.apply(&mut event);
+    let mut planned = Event::new(&device, &world, &names, Some(&old), Decision::default());
+    assert_eq!(rules.apply_plan(&Plan::new(rules, &device), &mut planned), ended);
+    assert_eq!(planned.properties(), event.properties());
+    let decision = event.finish();
+    assert_eq!(planned.finish(), decision, "a plan decides otherwise");
+    decision
 }
 
 fn sane(decision: &Decision) {
