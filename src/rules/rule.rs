@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::rules::glob::Pattern;
 use crate::rules::template::Template;
-use crate::rules::token::Operator;
+use crate::rules::token::{Operator, is_blank};
 
 /// The right side of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -149,7 +149,8 @@ impl Builtin {
     /// The builtin whose name the command's first word begins: `path` is path_id.
     #[must_use]
     pub fn of_command(command: &[u8]) -> Option<Self> {
-        let word = command.split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default();
+        let start = command.iter().position(|byte| !is_blank(*byte)).unwrap_or(command.len());
+        let word = command[start..].split(|byte| is_blank(*byte)).next().unwrap_or_default();
         Self::ALL.into_iter().find(|builtin| builtin.name().as_bytes().starts_with(word))
     }
 }
