@@ -179,7 +179,9 @@ fn row(step: &Step) -> Row {
         (_, Some(place)) => (place.file.to_string(), place.line, place.column),
         (Source::Runtime { by, reason }, None) if reason.is_empty() => (by.to_string(), 0, 0),
         (Source::Runtime { by, reason }, None) => (format!("{by}: {reason}"), 0, 0),
-        (Source::Kernel | Source::Rule(_) | Source::Policy { .. }, None) => (String::new(), 0, 0),
+        (Source::Kernel | Source::Tmpfiles(_) | Source::Rule(_) | Source::Policy { .. }, None) => {
+            (String::new(), 0, 0)
+        }
     };
     let source = step.source.kind().to_owned();
     (source, file, line, column, step.operation.to_owned(), step.old.clone(), step.new.clone())

@@ -5,6 +5,7 @@
 
 pub mod args;
 mod logs;
+mod modules;
 mod present;
 mod systemd;
 
@@ -217,11 +218,14 @@ impl Daemon {
         } else {
             None
         };
+        let db = Arc::new(given.modules);
+        modules::start(&config.root, db.clone(), commands.clone(), stopped.clone())
+            .map_err(io("watch the modules"))?;
         let parts = Parts {
             config,
             socket: given.socket,
             map: given.map,
-            modules: Arc::new(given.modules),
+            modules: db,
             commands: listening,
             notices,
             ready,

@@ -13,6 +13,7 @@ use crate::config::{Config, Mode};
 use crate::device::DeviceId;
 use crate::modules::ModuleDb;
 use crate::nodes::devtmpfs::Node;
+use crate::nodes::tmpfiles;
 use crate::policy::Policy;
 use crate::policy::grants::{DeviceGrants, Grant};
 use crate::policy::local::{Key, Local};
@@ -27,7 +28,10 @@ pub(super) fn load_book(config: &Config, generation: u64, modules: Arc<ModuleDb>
     let names = Names::load(&config.root);
     let (policy, problems) = Policy::load(&config.policy_folders(), &names);
     problems.into_iter().for_each(|problem| warn!("{problem}"));
-    Book { generation, policy, names, modules }
+    let (lines, problems) = tmpfiles::load(&config.root, &names);
+    problems.into_iter().for_each(|problem| warn!("{problem}"));
+    let (policy, names, tmpfiles) = (Arc::new(policy), Arc::new(names), lines.into());
+    Book { generation, policy, names, tmpfiles, modules }
 }
 
 impl Dispatch {
@@ -47,6 +51,11 @@ impl Dispatch {
             Command::Change(id, change, terms, reply) => self.change(&id, change, &terms, reply),
             Command::Reload(reply) => drop(reply.send(self.reload())),
             Command::Compare(reply) => drop(reply.send(self.compare())),
+            Command::Modules(modules) => self.renew_modules(modules),
+            Command::Served(name, reply) => drop(reply.send(self.served(name.as_deref()))),
+            Command::Name(name, reply) => {
+                drop(reply.send(self.publisher.static_name(&name).cloned()));
+            }
         }
     }
 
@@ -105,6 +114,7 @@ impl Dispatch {
     fn load_policy(&mut self) {
         let modules = self.book.modules.clone();
         self.book = Arc::new(load_book(&self.config, self.book.generation + 1, modules));
+        self.renew_names();
     }
 
     /// Puts an event of our own into the queue: the device is decided again in its turn.

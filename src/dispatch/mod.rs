@@ -9,6 +9,7 @@ pub mod command;
 mod finish;
 mod hear;
 pub mod known;
+mod names;
 mod publish;
 mod sweep;
 mod table;
@@ -181,6 +182,7 @@ impl Dispatch {
         (self.keep_map)(self.publisher.map());
         // what a kept socket holds is older than what the walk will find
         self.hear_rest();
+        self.renew_names();
         self.start_sweep();
         let mut stopping = false;
         loop {

@@ -24,7 +24,7 @@ pub use dirs::{PolicyFile, policy_files};
 
 pub use overlay::{Attribute, Overlay, Setting, Value};
 
-use condition::Condition;
+use condition::{Condition, Field};
 use index::Index;
 
 /// What rules can ask about a device; what is missing is empty.
@@ -62,6 +62,23 @@ pub struct Rule {
 }
 
 impl Rule {
+    fn names(&self) -> impl Iterator<Item = &Condition> {
+        let asked = self.conditions.iter().filter(|asked| asked.field == Field::Devname);
+        asked.filter(|asked| !asked.any.is_empty())
+    }
+
+    fn asks_for_name(&self) -> bool {
+        self.names().next().is_some()
+    }
+
+    /// The names below /dev that the rule is for, if it spells them out.
+    #[must_use]
+    pub fn literal_names(&self) -> Option<Vec<Box<[u8]>>> {
+        let patterns = self.names().next()?.any.iter();
+        let names: Option<Vec<_>> = patterns.map(|pattern| pattern.literals()).collect();
+        Some(names?.concat())
+    }
+
     /// What the rule sets.
     pub fn settings(&self) -> impl Iterator<Item = &Setting> {
         self.settings.iter().map(|setting| &**setting)
@@ -132,6 +149,28 @@ impl Policy {
             }
         }
         (Overlay::new(settings), candidates.len())
+    }
+
+    /// What is set for a name that no device has yet: by the rules that ask for its `devname`.
+    ///
+    /// Of what else they ask for nothing is known, and compares as empty.
+    #[must_use]
+    pub fn for_name(&self, devname: &[u8]) -> Overlay {
+        let property = &|_: &[u8]| None;
+        let facts = Facts {
+            devname: Some(devname),
+            subsystem: b"",
+            devtype: b"",
+            sysname: b"",
+            driver: b"",
+            property,
+        };
+        let candidates = self.index.candidates(&facts);
+        let rules = candidates.iter().filter_map(|number| self.rules.get(*number));
+        let rules = rules.filter(|rule| {
+            rule.asks_for_name() && rule.conditions.iter().all(|condition| condition.holds(&facts))
+        });
+        Overlay::new(rules.flat_map(|rule| rule.settings.iter().cloned()).collect())
     }
 
     /// All rules, in the order of files and rules.

@@ -1,0 +1,54 @@
+//! Tells dispatch of modules that are installed or removed while the daemon runs.
+//!
+//! It has a thread of its own: reading what changed takes as long as it takes.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use crate::dispatch::command::Command;
+use crate::modules::ModuleDb;
+use crate::modules::watch::{News, Watch};
+
+/// Starts to watch; ends with `stop` or with dispatch.
+pub(super) fn start(
+    root: &Path,
+    db: Arc<ModuleDb>,
+    commands: mpsc::Sender<Command>,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let root = root.to_owned();
+    let work = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => {}
+                () = tell(&root, db, &commands) => {}
+            }
+        });
+    };
+    thread::Builder::new().name("modules".to_owned()).spawn(work).map(drop)
+}
+
+async fn tell(root: &Path, db: Arc<ModuleDb>, commands: &mpsc::Sender<Command>) {
+    let release = db.release().to_owned();
+    let mut told = db.problems().to_vec();
+    let mut watch = Watch::new(root, &release, db);
+    loop {
+        match watch.next().await {
+            News::Deaf(problem) => warn!("modules: {problem}"),
+            News::Modules(db) => {
+                let new = db.problems().iter().filter(|problem| !told.contains(problem));
+                new.for_each(|problem| info!("modules: {problem}"));
+                told = db.problems().to_vec();
+                if commands.send(Command::Modules(db)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
