@@ -7,6 +7,7 @@
 mod alias;
 mod build;
 pub mod cache;
+mod ear;
 pub mod lease;
 pub mod modinfo;
 mod order;

@@ -3,23 +3,20 @@
 //! A file is looked at when it is complete: closed after writing, or moved to its place. `lease.rs`
 //! keeps out what is being written when another file's change makes us read.
 
-use std::collections::{HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::inotify::ReadFlags;
 use rustix::io::Errno;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::ear::{Ear, Event, Role};
 use super::lease::{self, BEING_WRITTEN};
 use super::{ModuleDb, ScanProblem, scan, tree};
 
@@ -40,22 +37,6 @@ pub enum News {
     Modules(Arc<ModuleDb>),
     /// Why changes are not noticed; told once.
     Deaf(ScanProblem),
-}
-
-/// What is watched for what.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Role {
-    /// A folder above the tree: the next folder on the way may come or go.
-    Above(OsString),
-    /// A folder of the tree, below its top.
-    Tree(PathBuf),
-}
-
-/// One inotify object and its folders.
-#[derive(Debug)]
-struct Ear {
-    fd: AsyncFd<OwnedFd>,
-    folders: HashMap<i32, Vec<Role>>,
 }
 
 /// Watches the modules of one kernel.
@@ -143,7 +124,7 @@ impl Watch {
         let busy = self.is_busy();
         let heard = async {
             match &self.ear {
-                Some(ear) => ear.fd.async_io(Interest::READABLE, read).await,
+                Some(ear) => ear.next().await,
                 None => std::future::pending().await,
             }
         };
@@ -164,7 +145,7 @@ impl Watch {
     /// Takes in what was told in the meantime.
     fn hear(&mut self) {
         while let Some(ear) = &self.ear {
-            match read(ear.fd.get_ref()) {
+            match ear.waiting() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 events => self.take(events),
             }
@@ -192,12 +173,7 @@ impl Watch {
             (self.moved, self.dirty) = (true, true);
         }
         let Some(ear) = &mut self.ear else { return };
-        if event.flags.contains(ReadFlags::IGNORED) {
-            ear.folders.remove(&event.folder);
-            return;
-        }
-        let roles = ear.folders.get(&event.folder).cloned().unwrap_or_default();
-        for role in roles {
+        for role in ear.roles(event) {
             match role {
                 Role::Above(next) => {
                     let own = event.flags.intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF);
@@ -260,12 +236,8 @@ impl Watch {
         self.writing.clear();
         // what happens from here on is told; what happened before, the next reading finds
         self.dirty = true;
-        let flags = CreateFlags::NONBLOCK | CreateFlags::CLOEXEC;
-        let made = inotify::init(flags)
-            .map_err(io::Error::from)
-            .and_then(|fd| AsyncFd::register(fd).map_err(Into::into));
-        match made {
-            Ok(fd) => self.ear = Some(Ear { fd, folders: HashMap::new() }),
+        match Ear::new() {
+            Ok(ear) => self.ear = Some(ear),
             Err(error) => {
                 self.ear = None;
                 let root = self.root.clone();
@@ -276,7 +248,7 @@ impl Watch {
         for [first, second] in PLACES {
             let mut folder = self.root.clone();
             for next in first.split('/').chain([second, &*self.release.clone()]) {
-                self.add(&folder, ABOVE, Role::Above(next.into()));
+                self.add(&folder, Role::Above(next.into()));
                 folder.push(next);
             }
         }
@@ -291,7 +263,7 @@ impl Watch {
         while let Some(path) = open.pop() {
             let Some(full) = self.full(&path) else { return };
             // watched before it is read: nothing that comes later is missed
-            let Some(folder) = self.add(&full, TREE, Role::Tree(path.clone())) else { continue };
+            let Some(folder) = self.add(&full, Role::Tree(path.clone())) else { continue };
             if !seen.insert(folder) {
                 continue;
             }
@@ -308,28 +280,11 @@ impl Watch {
         }
     }
 
-    fn add(&mut self, folder: &Path, flags: WatchFlags, role: Role) -> Option<i32> {
-        let ear = self.ear.as_mut()?;
-        match inotify::add_watch(
-            &ear.fd,
-            folder,
-            flags | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD,
-        ) {
-            Ok(number) => {
-                let roles = ear.folders.entry(number).or_default();
-                if let Role::Tree(_) = role {
-                    // it was moved within the tree
-                    roles.retain(|role| matches!(role, Role::Above(_)));
-                }
-                if !roles.contains(&role) {
-                    roles.push(role);
-                }
-                Some(number)
-            }
-            // it is not there (any longer)
-            Err(Errno::NOENT | Errno::NOTDIR) => None,
+    fn add(&mut self, folder: &Path, role: Role) -> Option<i32> {
+        match self.ear.as_mut()?.add(folder, role) {
+            Ok(number) => number,
             Err(error) => {
-                self.is_deaf(folder.to_owned(), &error.into());
+                self.is_deaf(folder.to_owned(), &error);
                 None
             }
         }
@@ -350,15 +305,6 @@ impl Watch {
     }
 }
 
-const ABOVE: WatchFlags = WatchFlags::CREATE
-    .union(WatchFlags::DELETE)
-    .union(WatchFlags::MOVED_FROM)
-    .union(WatchFlags::MOVED_TO)
-    .union(WatchFlags::DELETE_SELF)
-    .union(WatchFlags::MOVE_SELF);
-
-const TREE: WatchFlags = ABOVE.union(WatchFlags::CLOSE_WRITE).union(WatchFlags::MODIFY);
-
 /// A module, or at the top one of the lists.
 fn is_wanted(top: bool, name: &OsStr) -> bool {
     let name = name.as_bytes();
@@ -371,30 +317,4 @@ fn is_complete(path: &Path) -> bool {
     // asked before the file is opened: opening a FIFO would wait
     let filled = fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() > 0);
     filled && File::open(path).is_ok_and(|file| !lease::is_being_written(&file))
-}
-
-/// What the kernel told.
-#[derive(Debug)]
-struct Event {
-    folder: i32,
-    flags: ReadFlags,
-    name: OsString,
-}
-
-fn read(fd: &OwnedFd) -> io::Result<Vec<Event>> {
-    let mut buffer = [MaybeUninit::uninit(); 16 << 10];
-    let mut reader = Reader::new(fd, &mut buffer);
-    let mut events = Vec::new();
-    loop {
-        match reader.next() {
-            Ok(event) => {
-                let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
-                let (folder, flags) = (event.wd(), event.events());
-                events.push(Event { folder, flags, name: name.unwrap_or_default().to_owned() });
-            }
-            Err(Errno::INTR) => {}
-            Err(Errno::WOULDBLOCK) if !events.is_empty() => return Ok(events),
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
