@@ -10,31 +10,37 @@ use std::thread;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
+use crate::config::Config;
 use crate::dispatch::command::Command;
-use crate::modules::ModuleDb;
 use crate::modules::watch::{News, Watch};
+use crate::modules::{ModuleDb, cache};
 
 /// Starts to watch; ends with `stop` or with dispatch.
 pub(super) fn start(
-    root: &Path,
+    config: &Config,
     db: Arc<ModuleDb>,
     commands: mpsc::Sender<Command>,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let root = root.to_owned();
+    let (root, cache) = (config.root.clone(), config.module_cache(db.release()));
     let work = move || {
         runtime.block_on(async {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => {}
-                () = tell(&root, db, &commands) => {}
+                () = tell(&root, &cache, db, &commands) => {}
             }
         });
     };
     thread::Builder::new().name("modules".to_owned()).spawn(work).map(drop)
 }
 
-async fn tell(root: &Path, db: Arc<ModuleDb>, commands: &mpsc::Sender<Command>) {
+async fn tell(
+    root: &Path,
+    file: &Path,
+    db: Arc<ModuleDb>,
+    commands: &mpsc::Sender<Command>,
+) {
     let release = db.release().to_owned();
     let mut told = db.problems().to_vec();
     let mut watch = Watch::new(root, &release, db);
@@ -45,8 +51,12 @@ async fn tell(root: &Path, db: Arc<ModuleDb>, commands: &mpsc::Sender<Command>) 
                 let new = db.problems().iter().filter(|problem| !told.contains(problem));
                 new.for_each(|problem| info!("modules: {problem}"));
                 told = db.problems().to_vec();
-                if commands.send(Command::Modules(db)).await.is_err() {
+                if commands.send(Command::Modules(db.clone())).await.is_err() {
                     return;
+                }
+                // last: nobody waits for it
+                if let Err(error) = cache::write(&db, file) {
+                    info!("modules: {}: cannot keep the cache: {error}", file.display());
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Stage 3b: which module serves which name below /dev, without loading any.
 //!
 //! Read `scan.rs` first: it walks the tree (`tree.rs`), reads what changed (`unpack.rs`,
-//! `modinfo.rs`) and builds the database (`build.rs`, `order.rs`, `alias.rs`), which is one piece of
+//! `modinfo/`, `links.rs`) and builds the database (`build.rs`, `order.rs`, `alias.rs`), which is one piece of
 //! memory (`store.rs`) that `cache.rs` keeps in a file.
 
 mod alias;
@@ -9,6 +9,7 @@ mod build;
 pub mod cache;
 mod ear;
 pub mod lease;
+mod links;
 pub mod modinfo;
 mod order;
 pub mod scan;
