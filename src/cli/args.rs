@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use super::output::Color;
 use super::{
     chmod, chown, completions, explain, info, list, log_level, man, map, reload, reset, settle,
+    verify,
 };
 
 const AFTER_HELP: &str = "\
@@ -82,6 +83,12 @@ pub enum Command {
     Reload(reload::Args),
     /// Show or set how much the daemon logs
     LogLevel(log_level::Args),
+    /// Check udev rules for mistakes; needs no daemon
+    ///
+    /// Finds what loading refuses, names of users and groups that nobody has, GOTOs that lead
+    /// nowhere and comparisons that can never hold. Exit code 1 if there is an error, that is, a
+    /// rule or a file that has no effect; warnings alone are exit code 0.
+    Verify(verify::Args),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions(completions::Args),

@@ -29,6 +29,7 @@ pub mod settle;
 pub mod status;
 pub mod table;
 pub mod values;
+pub mod verify;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -83,6 +84,9 @@ fn run(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failure> {
     if let Command::Man(args) = &cli.command {
         return man::run(args);
     }
+    if let Command::Verify(args) = &cli.command {
+        return verify::run(args, output);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     runtime.block_on(ask_the_daemon(cli, output))
@@ -110,7 +114,7 @@ async fn ask_the_daemon(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failur
         Command::Compare => compare::run(&session, output).await,
         Command::Reload(args) => reload::run(&session, args, output).await,
         Command::LogLevel(args) => log_level::run(&session, args, output).await,
-        Command::Completions(_) | Command::Man(_) => Ok(()),
+        Command::Completions(_) | Command::Man(_) | Command::Verify(_) => Ok(()),
     }
 }
 
@@ -131,6 +135,7 @@ fn patience(command: &Command) -> Option<Duration> {
         | Command::Explain(_)
         | Command::Reload(_)
         | Command::Completions(_)
-        | Command::Man(_) => None,
+        | Command::Man(_)
+        | Command::Verify(_) => None,
     }
 }

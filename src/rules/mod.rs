@@ -1,15 +1,29 @@
 //! Stage 4: [`Device`] in, [`Decision`] out.
 //!
-//! What the kernel says of a node is where every decision begins. Globs, names and the way in which
-//! a mistake is shown are shared with policy.
+//! What the kernel says of a node is where every decision begins. Rules are read by udev's rules:
+//! `files` finds them, `cursor` joins lines, `token` splits them into pairs, `grammar` knows the keys,
+//! `parse` and `settings` understand them, `resolve` puts them together. Globs, names and the way in
+//! which a mistake is shown are shared with policy.
 
+pub mod cursor;
 pub mod decision;
+pub mod files;
 pub mod glob;
+pub mod grammar;
+pub mod lint;
 pub mod names;
+pub mod parse;
 pub mod problem;
+pub mod resolve;
+pub mod rule;
+pub mod settings;
+pub mod static_node;
+pub mod template;
+pub mod token;
 
 use crate::device::Device;
 use decision::{Attribute, Decision, Source};
+pub use resolve::Rules;
 
 /// Decides from what the kernel says: DEVUID, DEVGID and DEVMODE of its message.
 #[must_use]

@@ -1,0 +1,10 @@
+//! udev's rules, read and decided by us and by the installed systemd-udevd in namespaces of its own.
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test prints what was found, and has failed when it cannot go on"
+)]
+
+mod peer;
+mod static_nodes;
+mod verify;
