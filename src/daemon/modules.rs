@@ -35,12 +35,7 @@ pub(super) fn start(
     thread::Builder::new().name("modules".to_owned()).spawn(work).map(drop)
 }
 
-async fn tell(
-    root: &Path,
-    file: &Path,
-    db: Arc<ModuleDb>,
-    commands: &mpsc::Sender<Command>,
-) {
+async fn tell(root: &Path, file: &Path, db: Arc<ModuleDb>, commands: &mpsc::Sender<Command>) {
     let release = db.release().to_owned();
     let mut told = db.problems().to_vec();
     let mut watch = Watch::new(root, &release, db);

@@ -17,6 +17,7 @@ use crate::nodes::tmpfiles;
 use crate::policy::Policy;
 use crate::policy::grants::{DeviceGrants, Grant};
 use crate::policy::local::{Key, Local};
+use crate::rules::Rules;
 use crate::rules::names::Names;
 use crate::uevent::{Action, Origin, Uevent};
 
@@ -30,8 +31,16 @@ pub(super) fn load_book(config: &Config, generation: u64, modules: Arc<ModuleDb>
     problems.into_iter().for_each(|problem| warn!("{problem}"));
     let (lines, problems) = tmpfiles::load(&config.root, &names);
     problems.into_iter().for_each(|problem| warn!("{problem}"));
-    let (policy, names, tmpfiles) = (Arc::new(policy), Arc::new(names), lines.into());
-    Book { generation, policy, names, tmpfiles, modules }
+    let (rules, problems) = Rules::load(&config.root, &names);
+    problems.into_iter().for_each(|problem| info!("{problem}"));
+    Book {
+        generation,
+        policy: Arc::new(policy),
+        names: Arc::new(names),
+        static_nodes: rules.static_nodes().into(),
+        tmpfiles: lines.into(),
+        modules,
+    }
 }
 
 impl Dispatch {

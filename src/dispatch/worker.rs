@@ -26,6 +26,7 @@ use crate::queue::Ticket;
 use crate::rules;
 use crate::rules::decision::{Attribute, Decision, Source};
 use crate::rules::names::Names;
+use crate::rules::static_node::StaticNode;
 use crate::uevent::{Action, Origin, Uevent};
 
 /// What every event is decided by; swapped as a whole on reload.
@@ -35,6 +36,8 @@ pub struct Book {
     pub generation: u64,
     pub policy: Arc<Policy>,
     pub names: Arc<Names>,
+    /// What udev's rules say of nodes without devices.
+    pub static_nodes: Arc<[StaticNode]>,
     /// What tmpfiles.d says of nodes below /dev.
     pub tmpfiles: Arc<[Line]>,
     pub modules: Arc<ModuleDb>,

@@ -15,19 +15,8 @@ use crate::modules::{Module, ModuleDb};
 use crate::policy::{Policy, Setting, Value, apply};
 use crate::rules::decision::{Attribute, Decision, Place, Source};
 use crate::rules::problem::{Problem, Severity};
+use crate::rules::static_node::StaticNode;
 use crate::uevent::Devnum;
-
-/// What a udev rule with `OPTIONS+="static_node=NAME"` gives the node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StaticNode {
-    /// Below /dev.
-    pub name: Box<[u8]>,
-    pub owner: Option<u32>,
-    pub group: Option<u32>,
-    pub mode: Option<u32>,
-    pub tags: Vec<Box<[u8]>>,
-    pub place: Place,
-}
 
 /// Which device a name will be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -280,10 +269,10 @@ fn rule_speaks(rule: &StaticNode, decision: &mut Decision) {
     if (rule.owner, rule.group, rule.mode) == (None, None, None) {
         return;
     }
-    let group = rule.group.unwrap_or(0);
-    let mode = rule.mode.unwrap_or(if group == 0 { 0o600 } else { 0o660 });
-    let source = || Source::Rule(rule.place.clone());
-    decision.set(Attribute::Owner, rule.owner.unwrap_or(0), source());
-    decision.set(Attribute::Group, group, source());
-    decision.set(Attribute::Mode, mode, source());
+    let mode = rule.mode.unwrap_or(if rule.group.is_some() { 0o660 } else { 0o600 });
+    let (owner, group) = (rule.owner.unwrap_or(0), rule.group.unwrap_or(0));
+    let place = || Place { file: rule.file.clone(), line: rule.line, column: 0 };
+    decision.set(Attribute::Owner, owner, Source::Rule(place()));
+    decision.set(Attribute::Group, group, Source::Rule(place()));
+    decision.set(Attribute::Mode, mode, Source::Rule(place()));
 }
