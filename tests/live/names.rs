@@ -1,0 +1,284 @@
+//! Names that are there before their devices: in the map, in `/dev`, and what a live device does to them.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::bus::Bus;
+use crate::daemon::{ACTIVE, Daemon, Manager, Options};
+use crate::listen::Listener;
+use crate::machine::{Machine, private};
+use crate::modules::{Map, install, real, tree};
+use crate::sysfs::Device;
+
+const RULES: &str = r#"
+KERNEL=="tun", GROUP="lab", MODE="0666", OPTIONS+="static_node=net/tun", TAG+="uaccess"
+KERNEL=="fuse", GROUP="lab", OPTIONS+="static_node=fuse"
+KERNEL=="nothing", MODE="0666", OPTIONS+="static_node=nothing"
+"#;
+
+const TMPFILES: &str = "\
+z /dev/net/tun 0600 - - -
+z /dev/loop-* 0640 alice - -
+c /dev/extra 0620 root lab - 240:7
+";
+
+const POLICY: &str = r#"schema = 1
+
+[[rule]]
+id = "fuse"
+match.devname = "fuse"
+set = { owner = "alice", mode = "0640" }
+
+[[rule]]
+id = "zram"
+match.devname = "zram0"
+set = { group = "lab", mode = "0660", module = "zram", autoload = true }
+
+[[rule]]
+id = "wrong"
+match.devname = "wram0"
+set = { module = "zrma" }
+
+[[rule]]
+id = "never"
+match.devname = "btrfs-control"
+set = { autoload = false }
+"#;
+
+fn prepare(machine: &Machine) -> bool {
+    if real().is_none() {
+        return false;
+    }
+    for name in ["drivers/net/tun.ko", "fs/fuse/fuse.ko", "drivers/block/loop.ko"] {
+        install(machine, name);
+    }
+    install(machine, "drivers/block/zram/zram.ko");
+    install(machine, "fs/btrfs/btrfs.ko");
+    for (folder, name, text) in [
+        ("etc/udev/rules.d", "50-test.rules", RULES),
+        ("usr/lib/tmpfiles.d", "x.conf", TMPFILES),
+        ("etc/mapdev/policy.d", "50-names.toml", POLICY),
+    ] {
+        fs::create_dir_all(machine.root.join(folder)).unwrap();
+        fs::write(machine.root.join(folder).join(name), text).unwrap();
+    }
+    true
+}
+
+fn tun() -> Device {
+    Device::new(
+        "/devices/virtual/misc/tun",
+        "misc",
+        &[("MAJOR", "10"), ("MINOR", "200"), ("DEVNAME", "net/tun"), ("DEVMODE", "0622")],
+    )
+}
+
+/// As the map has it: owner, group, mode, origin, alias.
+fn entry(bus: &Bus, name: &str) -> Option<String> {
+    let map = bus.json(&["map", "dump", "--numeric"]);
+    let entry = map.as_array().unwrap().iter().find(|entry| entry["path"] == name)?.clone();
+    let mode = entry["mode"].as_u64().unwrap();
+    let origin: Vec<_> =
+        entry["origin"].as_array().unwrap().iter().map(|o| o.as_str().unwrap()).collect();
+    let kind = entry["type"].as_str().unwrap();
+    let number = format!("{}:{}", entry["major"], entry["minor"]);
+    let alias = entry["alias"].as_str().unwrap_or("-");
+    let (uid, gid, origin) = (&entry["uid"], &entry["gid"], origin.join(","));
+    Some(format!("{kind} {number} {uid}:{gid} {mode:04o} {origin} {alias}"))
+}
+
+/// As /dev has it.
+fn node(dev: &Path, name: &str) -> Option<String> {
+    let stat = fs::symlink_metadata(dev.join(name)).ok()?;
+    let kind = if stat.file_type().is_char_device() { "char" } else { "other" };
+    let number = format!("{}:{}", rustix::fs::major(stat.rdev()), rustix::fs::minor(stat.rdev()));
+    Some(format!("{kind} {number} {}:{} {:04o}", stat.uid(), stat.gid(), stat.mode() & 0o7777))
+}
+
+fn is(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+#[test]
+fn names_are_there_before_their_devices() {
+    private(module_path!(), "names_are_there_before_their_devices", |machine| {
+        if !prepare(&machine) {
+            return;
+        }
+        let bus = Bus::start(&machine.top);
+        let manager = Manager::new("manager");
+        let dev = machine.place.dev.clone();
+        fs::write(dev.join("loop-control"), "somebody's file").unwrap();
+        let daemon = Daemon::start(&machine, &machine.place, &bus, &manager, &ACTIVE);
+        assert_eq!(entry(&bus, "net/tun"), is("char 10:200 0:4321 0666 module -"));
+        assert_eq!(entry(&bus, "fuse"), is("char 10:229 1234:4321 0640 module -"));
+        assert_eq!(entry(&bus, "loop-control"), is("char 10:237 1234:0 0640 module -"));
+        assert_eq!(entry(&bus, "extra"), is("char 240:7 0:4321 0620  -"));
+        assert_eq!(entry(&bus, "zram0"), is("block 0:0 0:4321 0660 module,pending zram"));
+        assert_eq!(entry(&bus, "nothing"), None);
+        assert_eq!(entry(&bus, "btrfs-control"), None, "policy says that nothing loads it");
+        let log = daemon.log();
+        let wanted = "50-names.toml:16:18: warning: there is no module \"zrma\"";
+        assert!(log.contains(wanted) && log.contains("did you mean \"zram\"?"), "{log}");
+
+        assert_eq!(node(&dev, "net/tun"), is("char 10:200 0:4321 0666"));
+        assert_eq!(node(&dev, "fuse"), is("char 10:229 1234:4321 0640"));
+        assert_eq!(node(&dev, "extra"), is("char 240:7 0:4321 0620"));
+        assert_eq!(fs::metadata(dev.join("net")).unwrap().mode() & 0o7777, 0o755);
+        assert_eq!(node(&dev, "zram0"), None, "a node without number cannot be made");
+        assert_eq!(fs::read_to_string(dev.join("loop-control")).unwrap(), "somebody's file");
+        let tags = machine.place.records.with_file_name("static_node-tags");
+        let tag = fs::read_link(tags.join("uaccess").join("net\\x2ftun")).unwrap();
+        assert_eq!(tag, Path::new("/dev/net/tun"));
+
+        let story = bus.json(&["explain", "fuse", "mode"]).to_string();
+        assert!(story.contains("50-test.rules") && story.contains("50-names.toml"), "{story}");
+        let story = bus.json(&["explain", "/dev/loop-control", "owner"]).to_string();
+        assert!(story.contains("tmpfiles") && story.contains("x.conf"), "{story}");
+
+        let text = POLICY
+            .replace("\"fuse\"", "\"net/tun\"")
+            .replace("autoload = false", "mode = \"0600\"");
+        machine.policy("50-names.toml", &text);
+        let generation = || bus.json(&["map", "stats"])["generation"].as_u64().unwrap();
+        let before = generation();
+        daemon.signal(Signal::HUP);
+        daemon.wait_ready(&manager, &bus);
+        bus.settle();
+        assert_eq!(generation(), before + 1, "one name came, the others stay or change in place");
+        assert_eq!(entry(&bus, "net/tun"), is("char 10:200 1234:4321 0640 module -"));
+        assert_eq!(node(&dev, "net/tun"), is("char 10:200 1234:4321 0640"));
+        assert_eq!(entry(&bus, "fuse"), is("char 10:229 0:4321 0660 module -"));
+        assert_eq!(node(&dev, "fuse"), is("char 10:229 0:4321 0660"));
+        assert_eq!(node(&dev, "btrfs-control"), is("char 10:234 0:0 0600"));
+        daemon.stop();
+    });
+}
+
+#[test]
+fn a_live_device_takes_its_name_over_and_gives_it_back() {
+    private(
+        module_path!(),
+        "a_live_device_takes_its_name_over_and_gives_it_back",
+        |mut machine| {
+            if !prepare(&machine) {
+                return;
+            }
+            let bus = Bus::start(&machine.top);
+            let manager = Manager::new("manager");
+            let dev = machine.place.dev.clone();
+            let daemon = Daemon::start(&machine, &machine.place, &bus, &manager, &ACTIVE);
+            let listener = Listener::new();
+            let (name, dead) = ("net/tun", is("char 10:200 0:4321 0666 module -"));
+            assert_eq!(entry(&bus, name), dead);
+            // the node is there: the kernel leaves it as it is, and later does not remove it
+            machine.sysfs.add_device(&tun());
+            let number = machine.tell("add", &tun(), &[]);
+            listener.until(number);
+            let live = is("char 10:200 0:4321 0622 module,live -");
+            assert_eq!(entry(&bus, name), live);
+            assert_eq!(node(&dev, name), is("char 10:200 0:4321 0622"));
+
+            // the package goes while the device is there: both stay until the device goes
+            let mut map = Map::open(&bus);
+            let file = tree(&machine).join("kernel/drivers/net/tun.ko");
+            let aside = file.with_extension("aside");
+            fs::rename(&file, &aside).unwrap();
+            while entry(&bus, name) == live {}
+            assert_eq!(entry(&bus, name), is("char 10:200 0:4321 0622 live -"));
+            assert!(node(&dev, name).is_some());
+            fs::rename(&aside, &file).unwrap();
+            while entry(&bus, name) != live {}
+
+            // over a restart the device keeps its name, and the daemon its knowledge whose node it is
+            daemon.signal(Signal::KILL);
+            drop(daemon);
+            let daemon = Daemon::start(&machine, &machine.place, &bus, &manager, &ACTIVE);
+            assert_eq!(entry(&bus, name), live);
+
+            let number = machine.tell("remove", &tun(), &[]);
+            machine.sysfs.remove_device(&tun());
+            listener.until(number);
+            assert_eq!(entry(&bus, name), dead, "the name comes back");
+            assert_eq!(node(&dev, name), is("char 10:200 0:4321 0666"));
+            fs::rename(&file, &aside).unwrap();
+            map = Map::open(&bus);
+            map.until(name, false);
+            bus.settle();
+            assert_eq!(node(&dev, name), None, "a node that we made goes with its module");
+            assert_eq!(node(&dev, "fuse"), is("char 10:229 1234:4321 0640"));
+            daemon.stop();
+        },
+    );
+}
+
+#[test]
+fn in_shadow_mode_names_are_in_the_map_alone() {
+    private(module_path!(), "in_shadow_mode_names_are_in_the_map_alone", |machine| {
+        if !prepare(&machine) {
+            return;
+        }
+        let bus = Bus::start(&machine.top);
+        let manager = Manager::new("manager");
+        let shadow = Options { mode: "shadow", ..ACTIVE };
+        let daemon = Daemon::start(&machine, &machine.place, &bus, &manager, &shadow);
+        assert_eq!(entry(&bus, "net/tun"), is("char 10:200 0:4321 0666 module -"));
+        assert_eq!(fs::read_dir(&machine.place.dev).unwrap().count(), 0);
+        let tag = machine.place.runtime.join("static_node-tags/uaccess/net\\x2ftun");
+        assert!(tag.is_symlink());
+        assert!(!machine.place.records.with_file_name("static_node-tags").exists());
+        daemon.stop();
+    });
+}
+
+#[test]
+fn nodes_are_those_that_kmod_and_tmpfiles_make() {
+    private(module_path!(), "nodes_are_those_that_kmod_and_tmpfiles_make", |machine| {
+        if !prepare(&machine) {
+            return;
+        }
+        for name in ["kernel/drivers/vhost/vhost_net.ko", "kernel/sound/core/snd-timer.ko"] {
+            install(&machine, name.strip_prefix("kernel/").unwrap());
+        }
+        fs::remove_dir_all(machine.root.join("etc/udev")).unwrap();
+        machine.policy("50-names.toml", "");
+        let more = "z /dev/vhost-net ~0666 - lab -\nc! /dev/fuse 0604 - lab - 10:229\nz /dev/snd/* 0640 - :lab -\n";
+        fs::write(machine.root.join("usr/lib/tmpfiles.d/a.conf"), more).unwrap();
+        fs::write(
+            machine.root.join("usr/lib/tmpfiles.d/zz.conf"),
+            "c /dev/net/tun 0666 - - - 10:200\n",
+        )
+        .unwrap();
+        // the peers, on the same tree: depmod, kmod for the machine's own kernel, tmpfiles
+        let theirs = machine.top.join("theirs");
+        let script = "
+            depmod -b \"$1\" && mount --bind \"$1/lib/modules\" /lib/modules
+            mkdir -p \"$2/run/tmpfiles.d\" \"$2/usr/lib\" \"$2/etc\" \"$2/dev\"
+            kmod static-nodes --format=tmpfiles --output=\"$2/run/tmpfiles.d/static-nodes.conf\"
+            cp -r \"$1/usr/lib/tmpfiles.d\" \"$2/usr/lib/\"
+            cp \"$1/etc/passwd\" \"$1/etc/group\" \"$2/etc/\"
+            systemd-tmpfiles --root=\"$2\" --prefix=/dev --create --boot";
+        let mut peers = Command::new("sh");
+        peers.args(["-euxc", script, "sh"]).arg(&machine.root).arg(&theirs);
+        let output = peers.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let bus = Bus::start(&machine.top);
+        let manager = Manager::new("manager");
+        let daemon = Daemon::start(&machine, &machine.place, &bus, &manager, &ACTIVE);
+        let mut compared = 0;
+        for name in
+            ["fuse", "net/tun", "loop-control", "extra", "vhost-net", "snd/timer", "btrfs-control"]
+        {
+            let ours = node(&machine.place.dev, name);
+            println!("{name}: {ours:?}");
+            assert_eq!(ours, node(&theirs.join("dev"), name), "{name}");
+            compared += usize::from(ours.is_some());
+        }
+        assert_eq!(compared, 7);
+        daemon.stop();
+    });
+}
