@@ -11,11 +11,12 @@ use futures_util::StreamExt;
 use mapdev::bus::{Accounts, Bus, BusConfig, Log};
 use mapdev::device::DeviceId;
 use mapdev::device::record::Record;
-use mapdev::dispatch::command::{Change, Command, Notice, Status, Terms};
+use mapdev::dispatch::command::{Change, Command, Notice, Served, Status, Terms};
 use mapdev::dispatch::known::Known;
+use mapdev::nodes::statics::{Number, StaticName};
 use mapdev::nodes::{Mismatch, Permissions};
-use mapdev::rules::decision::{Attribute, Decision, Source};
-use mapdev::uevent::{Action, Origin, Uevent};
+use mapdev::rules::decision::{Attribute, Decision, Place, Source};
+use mapdev::uevent::{Action, Devnum, Origin, Uevent};
 use tokio::sync::{mpsc, watch};
 use zbus::{Connection, MatchRule, MessageStream, connection};
 
@@ -155,6 +156,27 @@ pub(crate) fn table() -> Vec<Arc<Known>> {
     vec![Arc::new(tun), Arc::new(disk), Arc::new(usb)]
 }
 
+/// A module that is loaded and serves a number, and one that will say its number.
+pub(crate) fn served() -> Vec<Served> {
+    let tun = Devnum { block: false, major: 10, minor: 200 };
+    let row = |name: &[u8], module: &str, number: Option<Devnum>| Served {
+        name: name.into(),
+        module: module.into(),
+        block: number.is_none(),
+        number,
+        loaded: number.is_some(),
+    };
+    vec![row(b"net/tun", "tun", Some(tun)), row(b"zram0", "zram", None)]
+}
+
+fn zram() -> StaticName {
+    let mut decision = Decision::default();
+    let place = Place { file: "/etc/x.conf".into(), line: 7, column: 0 };
+    decision.set(Attribute::Mode, 0o640, Source::Tmpfiles(place));
+    let number = Number::Pending { block: true, module: "zram".into() };
+    StaticName { number, module: Some("zram".into()), builtin: false, decision }
+}
+
 struct Table {
     devices: Vec<Arc<Known>>,
     changes: Changes,
@@ -196,6 +218,14 @@ impl Table {
             Command::Compare(to) => {
                 let differ = self.devices.iter().filter(|device| !device.mismatches.is_empty());
                 to.send(differ.cloned().collect()).ok();
+            }
+            Command::Modules(_) => {}
+            Command::Served(name, to) => {
+                let wanted = |row: &Served| name.as_ref().is_none_or(|name| *row.name == **name);
+                to.send(served().into_iter().filter(wanted).collect()).ok();
+            }
+            Command::Name(name, to) => {
+                to.send((name == b"zram0").then(zram)).ok();
             }
             Command::Change(id, change, terms, to) => {
                 self.change(&id, &change);
@@ -300,6 +330,11 @@ impl Rig {
 
     pub(crate) fn manager(&self, uid: u32, method: &[&str]) -> Result<String, String> {
         let object = ["call", "org.mapdev1", "/org/mapdev1", "org.mapdev1.Manager"];
+        self.busctl(uid, &[&object, method].concat())
+    }
+
+    pub(crate) fn modules(&self, uid: u32, method: &[&str]) -> Result<String, String> {
+        let object = ["call", "org.mapdev1", "/org/mapdev1", "org.mapdev1.Modules"];
         self.busctl(uid, &[&object, method].concat())
     }
 

@@ -141,7 +141,7 @@ fn names_are_there_before_their_devices() {
         assert!(story.contains("tmpfiles") && story.contains("x.conf"), "{story}");
 
         let text = POLICY
-            .replace("\"fuse\"", "\"net/tun\"")
+            .replace("devname = \"fuse\"", "devname = \"net/tun\"")
             .replace("autoload = false", "mode = \"0600\"");
         machine.policy("50-names.toml", &text);
         let generation = || bus.json(&["map", "stats"])["generation"].as_u64().unwrap();
@@ -184,7 +184,6 @@ fn a_live_device_takes_its_name_over_and_gives_it_back() {
             assert_eq!(node(&dev, name), is("char 10:200 0:4321 0622"));
 
             // the package goes while the device is there: both stay until the device goes
-            let mut map = Map::open(&bus);
             let file = tree(&machine).join("kernel/drivers/net/tun.ko");
             let aside = file.with_extension("aside");
             fs::rename(&file, &aside).unwrap();
@@ -206,8 +205,7 @@ fn a_live_device_takes_its_name_over_and_gives_it_back() {
             assert_eq!(entry(&bus, name), dead, "the name comes back");
             assert_eq!(node(&dev, name), is("char 10:200 0:4321 0666"));
             fs::rename(&file, &aside).unwrap();
-            map = Map::open(&bus);
-            map.until(name, false);
+            Map::open(&bus).until(name, false);
             bus.settle();
             assert_eq!(node(&dev, name), None, "a node that we made goes with its module");
             assert_eq!(node(&dev, "fuse"), is("char 10:229 1234:4321 0640"));
@@ -256,7 +254,10 @@ fn nodes_are_those_that_kmod_and_tmpfiles_make() {
         // the peers, on the same tree: depmod, kmod for the machine's own kernel, tmpfiles
         let theirs = machine.top.join("theirs");
         let script = "
-            depmod -b \"$1\" && mount --bind \"$1/lib/modules\" /lib/modules
+            depmod -b \"$1\"
+            mkdir \"$1/over\" && mv \"$1/lib/modules\" \"$1/over/modules\"
+            ln -s ../over/modules \"$1/lib/modules\"
+            mount -t overlay -o \"lowerdir=$1/over:/usr/lib\" overlay /usr/lib
             mkdir -p \"$2/run/tmpfiles.d\" \"$2/usr/lib\" \"$2/etc\" \"$2/dev\"
             kmod static-nodes --format=tmpfiles --output=\"$2/run/tmpfiles.d/static-nodes.conf\"
             cp -r \"$1/usr/lib/tmpfiles.d\" \"$2/usr/lib/\"
