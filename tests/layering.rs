@@ -227,7 +227,7 @@ fn pure_files_forbid_unsafe_code_and_reach_no_world() {
         "rules/cursor",
         "rules/token",
         "rules/parse",
-        "rules/glob",
+        "glob",
         "rules/subst",
         "rules/eval",
         "rules/decision",

@@ -8,6 +8,7 @@ mod alias;
 mod build;
 pub mod cache;
 pub mod modinfo;
+pub mod modprobe;
 mod order;
 pub mod scan;
 mod store;

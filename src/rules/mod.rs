@@ -4,11 +4,10 @@
 //! a mistake is shown are shared with policy.
 
 pub mod decision;
-pub mod glob;
 pub mod names;
-pub mod problem;
 
 use crate::device::Device;
+pub use crate::{glob, problem};
 use decision::{Attribute, Decision, Source};
 
 /// Decides from what the kernel says: DEVUID, DEVGID and DEVMODE of its message.

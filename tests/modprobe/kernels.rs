@@ -1,0 +1,143 @@
+//! The kernels to compare on, and modprobe itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use mapdev::modules::ModuleDb;
+use mapdev::modules::modprobe::{Blacklist, Config, PlanError, Request, plan};
+use mapdev::modules::scan::scan;
+
+pub struct Kernel {
+    pub root: PathBuf,
+    pub db: ModuleDb,
+}
+
+/// Every kernel that is unpacked and that depmod was run for.
+pub fn kernels() -> Vec<Kernel> {
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/kernels");
+    let roots: Vec<PathBuf> = match std::env::var("MAPDEV_KERNEL_ROOTS") {
+        Ok(roots) => roots.split(':').map(PathBuf::from).collect(),
+        Err(_) => ["bookworm", "bookworm-backports"].map(|suite| unpacked.join(suite)).into(),
+    };
+    let mut found = Vec::new();
+    for root in roots {
+        for entry in fs::read_dir(root.join("lib/modules")).into_iter().flatten().flatten() {
+            if entry.path().join("modules.dep.bin").is_file() {
+                let release = entry.file_name().into_string().unwrap();
+                // modprobe prints paths without links
+                let root = root.canonicalize().unwrap();
+                found.push(Kernel { db: scan(&root, &release), root });
+            }
+        }
+    }
+    if found.is_empty() {
+        assert!(std::env::var_os("MAPDEV_REQUIRE_KERNELS").is_none(), "no kernel is unpacked");
+        println!("skipped: no kernel is unpacked (scripts/kernels.sh)");
+    }
+    found
+}
+
+/// What is asked, of both.
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    pub name: Vec<u8>,
+    /// `-b`
+    pub blacklist: bool,
+    /// `--ignore-install`
+    pub ignore_install: bool,
+    /// Options behind the name.
+    pub options: String,
+}
+
+impl Question {
+    pub fn of(name: impl Into<Vec<u8>>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+}
+
+/// What would be done, a line each; `None` if the name is not known.
+pub type Answer = Option<String>;
+
+/// What modprobe says; `cmdline` takes the place of the kernel's command line.
+pub fn theirs(kernel: &Kernel, folder: &Path, cmdline: Option<&Path>, asked: &Question) -> Answer {
+    use std::os::unix::ffi::OsStrExt;
+    let mut command = match cmdline {
+        None => Command::new("modprobe"),
+        Some(file) => {
+            let mut command = Command::new("unshare");
+            let user = (!rustix::process::geteuid().is_root()).then_some("--map-root-user");
+            let script = "mount --bind \"$0\" /proc/cmdline && exec modprobe \"$@\"";
+            command.args(user).args(["--mount", "sh", "-ec", script]).arg(file);
+            command
+        }
+    };
+    command.env_remove("MODPROBE_OPTIONS").arg("-d").arg(&kernel.root).arg("-C").arg(folder);
+    command.args(["-S", kernel.db.release(), "--show-depends"]);
+    command.args(asked.blacklist.then_some("-b"));
+    command.args(asked.ignore_install.then_some("--ignore-install"));
+    command.arg("--").arg(std::ffi::OsStr::from_bytes(&asked.name));
+    let options = asked.options.split(' ').filter(|option| !option.is_empty());
+    let output = command.args(options).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        Some(0) => Some(trimmed(&output.stdout)),
+        Some(1) if said.contains("not found in directory") => None,
+        code => panic!("modprobe, asked for {asked:?}: {code:?}, {said}"),
+    }
+}
+
+/// What mapdev says.
+pub fn ours(kernel: &Kernel, config: &Config, asked: &Question) -> Answer {
+    let request = Request {
+        name: &asked.name,
+        options: asked.options.as_bytes(),
+        blacklist: if asked.blacklist { Blacklist::Names } else { Blacklist::Aliases },
+        ignore_install: asked.ignore_install,
+    };
+    match plan(&kernel.db, config, &request) {
+        Ok(plan) => Some(trimmed(&plan.show_depends())),
+        Err(PlanError::NotFound | PlanError::Brackets) => None,
+        Err(error @ PlanError::TooDeep(_)) => panic!("{asked:?}: {error}"),
+    }
+}
+
+/// modprobe puts a blank where there are no options.
+fn trimmed(shown: &[u8]) -> String {
+    let shown = String::from_utf8_lossy(shown);
+    shown.lines().map(|line| format!("{}\n", line.trim_end_matches(' '))).collect()
+}
+
+/// Does the work for every item on all processors, and gives what came of it in order.
+pub fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let take = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { return done };
+            done.push((index, work(item)));
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let mut all: Vec<(usize, R)> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(take)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    all.sort_by_key(|(index, _)| *index);
+    all.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Fails with the first of these that are not the same.
+pub fn same(what: &str, compared: &[(String, Answer, Answer)]) {
+    let differ: Vec<_> = compared.iter().filter(|(_, ours, theirs)| ours != theirs).collect();
+    println!("{what}: {} compared, {} differ", compared.len(), differ.len());
+    let shown = differ.iter().take(5).map(|(asked, ours, theirs)| {
+        let text = |answer: &Answer| answer.clone().unwrap_or_else(|| "not found\n".to_owned());
+        format!("--- {asked}\nours:\n{}modprobe's:\n{}", text(ours), text(theirs))
+    });
+    let shown: String = shown.collect();
+    assert!(differ.is_empty(), "{what}: {} differ\n{shown}", differ.len());
+}
