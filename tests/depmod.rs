@@ -95,7 +95,9 @@ fn all_that_depmod_finds_is_found() {
         let builtin = kernel.db.modules().filter(|module| module.is_builtin());
         let mut wanted: Vec<String> = lines(&kernel, "modules.builtin")
             .iter()
-            .filter_map(|line| Some(line.rsplit('/').next()?.strip_suffix(".ko")?.replace('-', "_")))
+            .filter_map(|line| {
+                Some(line.rsplit('/').next()?.strip_suffix(".ko")?.replace('-', "_"))
+            })
             .collect();
         wanted.sort_unstable();
         let said: Vec<&str> = builtin.map(|module| module.name()).collect();

@@ -197,7 +197,8 @@ impl Search<'_> {
             return Some(());
         };
         let literals = rest.get(values..values + literals)?;
-        let place = literals.partition_point(|word| u32::from_le_bytes(*word) >> NODE_BITS < byte.into());
+        let place =
+            literals.partition_point(|word| u32::from_le_bytes(*word) >> NODE_BITS < byte.into());
         if let Some(word) = literals.get(place).copied().map(u32::from_le_bytes)
             && word >> NODE_BITS == u32::from(byte)
         {

@@ -210,7 +210,7 @@ fn uncompressed(path: &[u8]) -> &[u8] {
     tree::stem(&path[end..]).map_or(path, |stem| &path[..end + stem.len()])
 }
 
-fn underscored(name: &[u8]) -> Vec<u8> {
+pub(super) fn underscored(name: &[u8]) -> Vec<u8> {
     name.iter().map(|byte| if *byte == b'-' { b'_' } else { *byte }).collect()
 }
 

@@ -1,12 +1,13 @@
 //! Stage 3b: which module serves which name below /dev, without loading any.
 //!
 //! Read `scan.rs` first: it walks the tree (`tree.rs`), reads what changed (`unpack.rs`,
-//! `modinfo.rs`) and builds the database (`build.rs`, `order.rs`, `alias.rs`), which is one piece of
+//! `modinfo/`, `links.rs`) and builds the database (`build.rs`, `order.rs`, `alias.rs`), which is one piece of
 //! memory (`store.rs`) that `cache.rs` keeps in a file.
 
 mod alias;
 mod build;
 pub mod cache;
+mod links;
 pub mod modinfo;
 pub mod modprobe;
 mod order;
@@ -129,7 +130,8 @@ impl ModuleDb {
 
     /// All modules, sorted by name.
     pub fn modules(&self) -> impl ExactSizeIterator<Item = Module<'_>> {
-        (0..self.len()).map(|index| self.at(index).unwrap_or(Module { db: self, record: [0; MODULE] }))
+        (0..self.len())
+            .map(|index| self.at(index).unwrap_or(Module { db: self, record: [0; MODULE] }))
     }
 
     /// By name, in which `-` equals `_`; of two, the one that is part of the kernel.
@@ -217,9 +219,9 @@ impl ModuleDb {
         let index = partition(self.store.count(Section::Files), |index| {
             self.file_at(index).is_some_and(|(path, _)| path < &*found.path)
         });
-        let (_, record) = self.file_at(index).filter(|(path, record)| {
-            **path == *found.path && build::key_of(record) == found.key
-        })?;
+        let (_, record) = self
+            .file_at(index)
+            .filter(|(path, record)| **path == *found.path && build::key_of(record) == found.key)?;
         let text = self.store.text(record[9], record[10]);
         match record[11] {
             build::STATE_INFO => Some(Contents::Info(text.into())),

@@ -11,9 +11,9 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::build::{self, Contents, Source};
-use super::modinfo;
+use super::links::{self, Linked, Symbols};
 use super::tree::{self, Found, Key};
-use super::unpack::{self, Buffers};
+use super::unpack::Buffers;
 use super::{ModuleDb, ScanProblem};
 
 /// Beyond these the disk is the limit.
@@ -83,7 +83,8 @@ pub fn update(
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-    for (index, contents) in read_all(&folder, &files, &unread, progress) {
+    let read = read_all(&folder, &files, &unread, progress);
+    for (index, contents) in in_order_of_use(read, &folder, &files, &chosen) {
         let source = &mut sources[index];
         let (seconds, nanoseconds) = source.key.mtime;
         let changed = seconds.saturating_mul(1000).saturating_add((nanoseconds / 1_000_000).into());
@@ -116,13 +117,36 @@ fn preferred(files: &[Found], folder: &Path, problems: &mut Vec<ScanProblem>) ->
     all
 }
 
+/// Puts what each file needs in the order in which it uses it.
+fn in_order_of_use(
+    read: Vec<(usize, Result<Linked, String>)>,
+    folder: &Path,
+    files: &[Found],
+    chosen: &[bool],
+) -> Vec<(usize, Contents<'static>)> {
+    let good = read
+        .iter()
+        .filter_map(|(index, linked)| Some((files.get(*index)?.name()?, linked.as_ref().ok()?)));
+    let find = |name: &[u8]| {
+        let mut files = files.iter().zip(chosen).filter(|(_, chosen)| **chosen);
+        let (found, _) = files.find(|(found, _)| found.name().is_some_and(|own| own == name))?;
+        Some(found.full(folder))
+    };
+    let symbols = Symbols::of(good, find);
+    let contents = read.into_iter().map(|(index, linked)| match linked {
+        Ok(linked) => (index, Contents::Info(symbols.kept(linked).into())),
+        Err(what) => (index, Contents::Bad(what.into_bytes().into())),
+    });
+    contents.collect()
+}
+
 /// Reads the files of these numbers, on several threads that each take the next one.
 fn read_all(
     folder: &Path,
     files: &[Found],
     numbers: &[usize],
     progress: Progress<'_>,
-) -> Vec<(usize, Contents<'static>)> {
+) -> Vec<(usize, Result<Linked, String>)> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
@@ -130,11 +154,7 @@ fn read_all(
         loop {
             let turn = next.fetch_add(1, Ordering::Relaxed);
             let Some(&number) = numbers.get(turn) else { return done };
-            let contents = match read(&files[number].full(folder), &mut buffers) {
-                Ok(info) => Contents::Info(info.into()),
-                Err(what) => Contents::Bad(what.into_bytes().into()),
-            };
-            done.push((number, contents));
+            done.push((number, links::read(&files[number].full(folder), &mut buffers)));
             progress(turn + 1, numbers.len());
         }
     };
@@ -149,20 +169,4 @@ fn read_all(
         }
         results
     })
-}
-
-/// What of a module's information the database keeps, in its own form.
-fn read(path: &Path, buffers: &mut Buffers) -> Result<Vec<u8>, String> {
-    let file = unpack::read(path, buffers)?;
-    let info = modinfo::parse(file).map_err(|error| error.to_string())?;
-    let mut kept = Vec::new();
-    for (key, value) in info.entries() {
-        if matches!(key, b"alias" | b"depends" | b"softdep") && !value.is_empty() {
-            kept.extend_from_slice(key);
-            kept.push(b'=');
-            kept.extend_from_slice(value);
-            kept.push(0);
-        }
-    }
-    Ok(kept)
 }

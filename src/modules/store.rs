@@ -118,7 +118,8 @@ impl Builder {
         let length = 4 * HEAD + 4 * words.iter().map(Vec::len).sum::<usize>() + self.text.len();
         let mut bytes = Vec::with_capacity(length);
         bytes.extend_from_slice(MAGIC);
-        let head = [number(length), 0, release.0, release.1, folder.0, folder.1, self.alias_root, 0];
+        let head =
+            [number(length), 0, release.0, release.1, folder.0, folder.1, self.alias_root, 0];
         for word in head {
             bytes.extend(word.to_le_bytes());
         }
@@ -238,7 +239,11 @@ impl Store {
     }
 
     /// One record of a section whose records have `N` words.
-    pub(super) fn record<const N: usize>(&self, section: Section, index: usize) -> Option<[u32; N]> {
+    pub(super) fn record<const N: usize>(
+        &self,
+        section: Section,
+        index: usize,
+    ) -> Option<[u32; N]> {
         debug_assert_eq!(4 * N, section.size(), "{section:?}");
         let words = self.section(section).as_chunks::<4>().0.as_chunks::<N>().0;
         words.get(index).map(|record| record.map(u32::from_le_bytes))

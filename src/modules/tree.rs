@@ -103,7 +103,8 @@ pub(super) fn walk(folder: &Path, problems: &mut Vec<ScanProblem>) -> Vec<Found>
             if kind.is_dir() || (kind.is_symlink() && entry.path().is_dir()) {
                 folders.push(path);
             } else if list || stem(name).is_some() {
-                let meta = if kind.is_symlink() { fs::metadata(entry.path()) } else { entry.metadata() };
+                let meta =
+                    if kind.is_symlink() { fs::metadata(entry.path()) } else { entry.metadata() };
                 match meta {
                     Ok(meta) => found.push(Found {
                         path: path.as_os_str().as_bytes().into(),

@@ -4,16 +4,12 @@
 //! is hostile input: every offset is checked, and nothing is allocated that the file is not as large as.
 #![forbid(unsafe_code)]
 
+mod elf;
+
 use std::fmt;
 
-use goblin::container::Ctx;
-use goblin::elf::section_header::{SHF_COMPRESSED, SHN_XINDEX, SHT_NOBITS, SectionHeader};
-use goblin::elf::{Elf, header};
-
 use crate::uevent::Devnum;
-
-/// The largest .modinfo that is believed; Debian's largest is below 200 KiB.
-const SECTION_LIMIT: usize = 4 << 20;
+pub(super) use elf::Object;
 
 /// What a module says of itself: every key of its `.modinfo`, in order.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,47 +50,7 @@ impl std::error::Error for ModInfoError {}
 /// # Errors
 /// When the file is no ELF file, is damaged, or has no `.modinfo`.
 pub fn parse(file: &[u8]) -> Result<ModInfo<'_>, ModInfoError> {
-    let invalid = |error: goblin::error::Error| ModInfoError::Header(error.to_string());
-    let head = Elf::parse_header(file).map_err(invalid)?;
-    let context = Ctx::new(head.container().map_err(invalid)?, head.endianness().map_err(invalid)?);
-    if usize::from(head.e_shentsize) != SectionHeader::size(context) {
-        let what = format!("section headers of {} bytes", head.e_shentsize);
-        return Err(ModInfoError::Header(what));
-    }
-    let outside = ModInfoError::Outside("the table of sections");
-    let offset = usize::try_from(head.e_shoff).map_err(|_| outside.clone())?;
-    if offset < header::SIZEOF_IDENT || offset >= file.len() {
-        return Err(outside);
-    }
-    let sections = SectionHeader::parse(file, offset, usize::from(head.e_shnum), context)
-        .map_err(|_| outside)?;
-    let names = match u32::from(head.e_shstrndx) {
-        // too many sections for 16 bits
-        SHN_XINDEX => sections.first().map(|first| first.sh_link).unwrap_or_default(),
-        index => index,
-    };
-    let names = usize::try_from(names).ok().and_then(|index| sections.get(index));
-    let names = bytes_of(file, names.ok_or(ModInfoError::Outside("the table of section names"))?)
-        .ok_or(ModInfoError::Outside("the table of section names"))?;
-    let is_modinfo = |section: &&SectionHeader| {
-        let name = names.get(section.sh_name..).unwrap_or_default();
-        name.strip_prefix(b".modinfo").is_some_and(|rest| matches!(rest.first(), None | Some(0)))
-    };
-    let section = sections.iter().find(is_modinfo).ok_or(ModInfoError::Missing)?;
-    if section.sh_type == SHT_NOBITS || section.sh_flags & u64::from(SHF_COMPRESSED) != 0 {
-        return Err(ModInfoError::Missing);
-    }
-    let bytes = bytes_of(file, section).ok_or(ModInfoError::Outside(".modinfo"))?;
-    if bytes.len() > SECTION_LIMIT {
-        return Err(ModInfoError::TooLarge(section.sh_size));
-    }
-    Ok(ModInfo { section: bytes })
-}
-
-fn bytes_of<'f>(file: &'f [u8], section: &SectionHeader) -> Option<&'f [u8]> {
-    let start = usize::try_from(section.sh_offset).ok()?;
-    let size = usize::try_from(section.sh_size).ok()?;
-    file.get(start..start.checked_add(size)?)
+    Object::parse(file)?.modinfo()
 }
 
 /// Reads `modules.builtin.modinfo`: the name of a built-in module, and its key and value.
