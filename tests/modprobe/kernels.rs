@@ -1,5 +1,6 @@
 //! The kernels to compare on, and modprobe itself.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,16 +8,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use mapdev::modules::ModuleDb;
-use mapdev::modules::modprobe::{Blacklist, Config, PlanError, Request, plan};
+use mapdev::modules::modprobe::{Blacklist, Config, Plan, PlanError, Request, plan};
 use mapdev::modules::scan::scan;
 
-pub struct Kernel {
-    pub root: PathBuf,
-    pub db: ModuleDb,
+pub(crate) struct Kernel {
+    pub(crate) root: PathBuf,
+    pub(crate) db: ModuleDb,
+}
+
+impl Kernel {
+    /// The modules that modules.builtin names.
+    pub(crate) fn listed_builtins(&self) -> BTreeSet<String> {
+        let list = fs::read_to_string(self.db.folder().join("modules.builtin")).unwrap();
+        let name = |line: &str| line.rsplit('/').next()?.strip_suffix(".ko").map(|n| n.replace('-', "_"));
+        list.lines().filter_map(name).collect()
+    }
 }
 
 /// Every kernel that is unpacked and that depmod was run for.
-pub fn kernels() -> Vec<Kernel> {
+pub(crate) fn kernels() -> Vec<Kernel> {
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/kernels");
     let roots: Vec<PathBuf> = match std::env::var("MAPDEV_KERNEL_ROOTS") {
         Ok(roots) => roots.split(':').map(PathBuf::from).collect(),
@@ -42,27 +52,54 @@ pub fn kernels() -> Vec<Kernel> {
 
 /// What is asked, of both.
 #[derive(Clone, Debug, Default)]
-pub struct Question {
-    pub name: Vec<u8>,
+pub(crate) struct Question {
+    pub(crate) name: Vec<u8>,
     /// `-b`
-    pub blacklist: bool,
+    pub(crate) blacklist: bool,
     /// `--ignore-install`
-    pub ignore_install: bool,
+    pub(crate) ignore_install: bool,
     /// Options behind the name.
-    pub options: String,
+    pub(crate) options: String,
 }
 
 impl Question {
-    pub fn of(name: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn of(name: impl Into<Vec<u8>>) -> Self {
         Self { name: name.into(), ..Self::default() }
     }
 }
 
 /// What would be done, a line each; `None` if the name is not known.
-pub type Answer = Option<String>;
+pub(crate) type Answer = Option<String>;
 
 /// What modprobe says; `cmdline` takes the place of the kernel's command line.
-pub fn theirs(kernel: &Kernel, folder: &Path, cmdline: Option<&Path>, asked: &Question) -> Answer {
+pub(crate) fn theirs(
+    kernel: &Kernel,
+    folder: &Path,
+    cmdline: Option<&Path>,
+    asked: &Question,
+) -> Answer {
+    modprobe(kernel, "--show-depends", folder, cmdline, asked)
+}
+
+/// The modules that modprobe finds for a name, each once, in order.
+pub(crate) fn their_modules(kernel: &Kernel, folder: &Path, asked: &Question) -> Vec<String> {
+    let found = modprobe(kernel, "--resolve-alias", folder, None, asked).unwrap_or_default();
+    let mut names: Vec<String> = Vec::new();
+    for name in found.lines() {
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
+fn modprobe(
+    kernel: &Kernel,
+    what: &str,
+    folder: &Path,
+    cmdline: Option<&Path>,
+    asked: &Question,
+) -> Answer {
     use std::os::unix::ffi::OsStrExt;
     let mut command = match cmdline {
         None => Command::new("modprobe"),
@@ -75,7 +112,7 @@ pub fn theirs(kernel: &Kernel, folder: &Path, cmdline: Option<&Path>, asked: &Qu
         }
     };
     command.env_remove("MODPROBE_OPTIONS").arg("-d").arg(&kernel.root).arg("-C").arg(folder);
-    command.args(["-S", kernel.db.release(), "--show-depends"]);
+    command.args(["-S", kernel.db.release(), what]);
     command.args(asked.blacklist.then_some("-b"));
     command.args(asked.ignore_install.then_some("--ignore-install"));
     command.arg("--").arg(std::ffi::OsStr::from_bytes(&asked.name));
@@ -90,7 +127,11 @@ pub fn theirs(kernel: &Kernel, folder: &Path, cmdline: Option<&Path>, asked: &Qu
 }
 
 /// What mapdev says.
-pub fn ours(kernel: &Kernel, config: &Config, asked: &Question) -> Answer {
+pub(crate) fn ours(kernel: &Kernel, config: &Config, asked: &Question) -> Answer {
+    our_plan(kernel, config, asked).map(|plan| trimmed(&plan.show_depends()))
+}
+
+pub(crate) fn our_plan(kernel: &Kernel, config: &Config, asked: &Question) -> Option<Plan> {
     let request = Request {
         name: &asked.name,
         options: asked.options.as_bytes(),
@@ -98,7 +139,7 @@ pub fn ours(kernel: &Kernel, config: &Config, asked: &Question) -> Answer {
         ignore_install: asked.ignore_install,
     };
     match plan(&kernel.db, config, &request) {
-        Ok(plan) => Some(trimmed(&plan.show_depends())),
+        Ok(plan) => Some(plan),
         Err(PlanError::NotFound | PlanError::Brackets) => None,
         Err(error @ PlanError::TooDeep(_)) => panic!("{asked:?}: {error}"),
     }
@@ -107,11 +148,12 @@ pub fn ours(kernel: &Kernel, config: &Config, asked: &Question) -> Answer {
 /// modprobe puts a blank where there are no options.
 fn trimmed(shown: &[u8]) -> String {
     let shown = String::from_utf8_lossy(shown);
-    shown.lines().map(|line| format!("{}\n", line.trim_end_matches(' '))).collect()
+    let lines = shown.split_terminator('\n');
+    lines.map(|line| format!("{}\n", line.trim_end_matches(' '))).collect()
 }
 
 /// Does the work for every item on all processors, and gives what came of it in order.
-pub fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub(crate) fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let take = || {
         let mut done = Vec::new();
@@ -131,7 +173,7 @@ pub fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec
 }
 
 /// Fails with the first of these that are not the same.
-pub fn same(what: &str, compared: &[(String, Answer, Answer)]) {
+pub(crate) fn same(what: &str, compared: &[(String, Answer, Answer)]) {
     let differ: Vec<_> = compared.iter().filter(|(_, ours, theirs)| ours != theirs).collect();
     println!("{what}: {} compared, {} differ", compared.len(), differ.len());
     let shown = differ.iter().take(5).map(|(asked, ours, theirs)| {

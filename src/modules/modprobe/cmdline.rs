@@ -77,18 +77,16 @@ pub(super) fn read(line: &[u8]) -> Said {
 }
 
 impl Said {
-    /// Of `"module.param=value"` the first quote is given back to the value.
+    /// Of `"module.param=value"` the first quote is given back to the value; a list of modules keeps
+    /// its quotes too, and a name with one is nobody's.
     fn add(&mut self, module: &[u8], param: &[u8], value: Option<&[u8]>, quoted: bool) {
-        if let Some(list) = value.filter(|_| module == b"modprobe" && param == b"blacklist") {
+        let quote: &[u8] = if quoted { b"\"" } else { b"" };
+        let value = value.map(|value| [quote, value].concat());
+        if let Some(list) = value.as_ref().filter(|_| module == b"modprobe" && param == b"blacklist") {
             self.blacklist.extend(list.split(|byte| *byte == b',').map(<[u8]>::to_vec));
             return;
         }
-        let mut option = param.to_vec();
-        if let Some(value) = value {
-            option.push(b'=');
-            option.extend(quoted.then_some(b'"'));
-            option.extend_from_slice(value);
-        }
+        let option = value.map_or(param.to_vec(), |value| [param, b"=", &value].concat());
         // brackets without partners are no module's name
         if let Some(module) = normalized(module) {
             self.options.push((module, option));

@@ -156,9 +156,9 @@ struct Lookup<'a> {
     config: &'a Config,
 }
 
-impl Lookup<'_> {
+impl<'a> Lookup<'a> {
     /// The first of these that knows a name: the configuration's aliases, modules, the
-    /// configuration's commands, aliases of modules, aliases and names of parts of the kernel.
+    /// configuration's commands, aliases of modules, names and aliases of parts of the kernel.
     fn find(self, name: &[u8]) -> Result<Vec<Asked>, PlanError> {
         let name = normalized(name).ok_or(PlanError::Brackets)?;
         let found: Vec<_> = self.config.aliases_of(&name).collect();
@@ -169,29 +169,35 @@ impl Lookup<'_> {
             };
             return Ok(found.into_iter().map(asked).collect());
         }
-        let module = self.db.module(&name);
-        if module.is_some_and(|module| !module.is_builtin()) {
+        if self.db.loadable(&name).is_some() {
             return Ok(vec![Asked::module(&name)]);
         }
         let named = |list: &[(Vec<u8>, Vec<u8>)]| list.iter().position(|(of, _)| *of == name);
-        if let Some(command) = named(&self.config.install) {
-            return Ok(vec![Asked { command: Some(command), ..Asked::module(&name) }]);
-        }
-        if named(&self.config.remove).is_some() {
-            return Ok(vec![Asked::module(&name)]);
+        let command = named(&self.config.install);
+        if command.is_some() || named(&self.config.remove).is_some() {
+            // a name ends at a dot, lest `tun.ko` be a module
+            let name = name.split(|byte| *byte == b'.').next().unwrap_or_default();
+            return Ok(vec![Asked { command, ..Asked::module(name) }]);
         }
         let offering = self.db.by_modalias(&name);
-        let loadable = offering.iter().any(|module| !module.is_builtin());
         let asked = |module: &Module<'_>| Asked {
             alias: Some(name.clone()),
             ..Asked::module(module.name().as_bytes())
         };
-        let first = offering.iter().filter(|module| module.is_builtin() != loadable);
-        let found: Vec<Asked> = first.map(asked).collect();
-        Ok(match module {
-            Some(_) if found.is_empty() => vec![Asked::module(&name)],
-            _ => found,
+        let (builtin, loadable): (Vec<_>, Vec<_>) =
+            offering.iter().partition(|module| module.is_builtin());
+        Ok(if !loadable.is_empty() {
+            loadable.into_iter().map(asked).collect()
+        } else if self.db.module(&name).is_some() {
+            vec![Asked::module(&name)]
+        } else {
+            builtin.into_iter().map(asked).collect()
         })
+    }
+
+    /// The module of a name, rather with a file than as a part of the kernel.
+    fn module(self, name: &[u8]) -> Option<Module<'a>> {
+        self.db.loadable(name).or_else(|| self.db.module(name))
     }
 }
 
@@ -221,7 +227,7 @@ impl<'a> Planner<'a> {
         if depth > DEPTH_LIMIT || self.order.len() > STEPS_LIMIT {
             return Err(PlanError::TooDeep(asked.module.clone()));
         }
-        let module = self.lookup.db.module(&asked.module);
+        let module = self.lookup.module(&asked.module);
         let needs = module.into_iter().flat_map(Module::load_order);
         let needs: Vec<_> = needs.map(|module| Asked::module(module.name().as_bytes())).collect();
         if target.is_some() {
@@ -263,7 +269,7 @@ impl<'a> Planner<'a> {
             let found = fitting.find(|softdep| fnmatch(&softdep.module, module));
             found.map(|softdep| &*softdep.text)
         };
-        let own = || self.lookup.db.module(module)?.softdeps().next();
+        let own = || self.lookup.module(module)?.softdeps().next();
         let text = written(true).or_else(own).or_else(|| written(false));
         let (pre, post) = softdep(text.unwrap_or_default());
         let found = |names: Vec<&[u8]>| {
@@ -288,7 +294,7 @@ impl<'a> Planner<'a> {
     }
 
     fn action(&self, asked: &Asked) -> Action {
-        let Lookup { db, config } = self.lookup;
+        let config = self.lookup.config;
         let exact = asked.command.and_then(|index| config.install.get(index));
         let command = exact.map(|(_, command)| &**command);
         let command = command.or_else(|| config.install_command(&asked.module));
@@ -296,7 +302,7 @@ impl<'a> Planner<'a> {
         if let Some(command) = command.filter(|_| !plain) {
             return Action::Command(command.to_vec());
         }
-        let Some(module) = db.module(&asked.module) else { return Action::Missing };
+        let Some(module) = self.lookup.module(&asked.module) else { return Action::Missing };
         module.path().map_or(Action::Builtin, Action::Insert)
     }
 
