@@ -89,6 +89,16 @@ impl Config {
         }
     }
 
+    /// What is kept of the modules of `release`: across boots, or in shadow mode until the next one.
+    #[must_use]
+    pub fn module_cache(&self, release: &str) -> PathBuf {
+        let folder = match self.mode {
+            Mode::Active => self.below_root("/var/cache/mapdev"),
+            Mode::Shadow => self.runtime.clone(),
+        };
+        folder.join(format!("modules-{release}"))
+    }
+
     /// A path of the system, below `root`.
     #[must_use]
     pub fn below_root(&self, path: &str) -> PathBuf {

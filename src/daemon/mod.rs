@@ -23,7 +23,7 @@ use crate::config::{Config, Mode};
 use crate::dispatch::command::{Command, NOTICES_MAX, Notice};
 use crate::dispatch::{self, Dispatch, OTHER_MANAGER, Parts, Ready};
 use crate::map::MapWriter;
-use crate::modules::{ModuleDb, scan};
+use crate::modules::{ModuleDb, cache, scan};
 use crate::uevent::socket::{KernelSocket, Options};
 use args::Args;
 use logs::LogHandle;
@@ -80,8 +80,8 @@ pub fn run(args: &Args) -> Result<(), Fatal> {
     let runtime = runtime.map_err(io("start the runtime"))?;
     runtime.block_on(async {
         let modules = tokio::task::spawn_blocking({
-            let root = config.root.clone();
-            move || read_modules(&root)
+            let config = config.clone();
+            move || read_modules(&config)
         });
         let socket = open_socket(kept.socket, config.receive_buffer)
             .map_err(io("listen to the kernel's uevents"))?;
@@ -142,9 +142,17 @@ fn open_map(kept: Option<std::os::fd::OwnedFd>) -> io::Result<MapWriter> {
     MapWriter::create(MAP_ENTRIES)
 }
 
-fn read_modules(root: &std::path::Path) -> ModuleDb {
+/// Those of the running kernel; a cache that cannot be used only costs time.
+fn read_modules(config: &Config) -> ModuleDb {
     match scan::running_release() {
-        Ok(release) => scan::scan(root, &release),
+        Ok(release) => {
+            let file = config.module_cache(&release);
+            let (modules, problem) = cache::open(&config.root, &release, &file, &|_, _| ());
+            if let Some(problem) = problem {
+                info!("modules: {problem}");
+            }
+            modules
+        }
         Err(error) => {
             warn!("cannot tell the running kernel's release: {error}");
             ModuleDb::default()

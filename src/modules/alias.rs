@@ -81,6 +81,8 @@ impl Patterns {
         for class in &self.classes {
             store.classes.extend(class);
         }
+        // number 0 says that there is no node
+        store.nodes.push(0);
         node(&self.all, 0, store)
     }
 }
@@ -104,7 +106,7 @@ fn node(patterns: &[(Box<[u16]>, u32)], depth: usize, store: &mut Builder) -> u3
     let (prefix, prefix_len) = store.text(&prefix);
     let count = |list: &[u32]| u32::try_from(list.len()).unwrap_or(u32::MAX);
     let values: Vec<u32> = ended.iter().map(|(_, module)| *module).collect();
-    let counts = count(&literals) << 16 | count(&classes) / 2;
+    let counts = (count(&literals) << 16) | (count(&classes) / 2);
     let number = count(&store.nodes);
     store.nodes.extend([counts, prefix, prefix_len, star, count(&values)]);
     store.nodes.extend(values.into_iter().chain(literals).chain(classes));

@@ -8,16 +8,15 @@
 /// For each module the modules that it needs, directly or not.
 ///
 /// `needs[i]` are the modules that module `i` names, in the order in which it does, without doubles;
-/// modules are numbered in the order of `modules.order`. Modules that need each other have no order:
-/// they are left out, as are their needs.
+/// modules are numbered in the order of `modules.order`. Modules that need each other have no order
+/// and cannot be loaded; they stand in some, so that what only needs the same as they do is not lost.
 pub(super) fn all_needed(needs: &[Vec<usize>]) -> Vec<Vec<usize>> {
     let place = places(needs);
     let mut all = Vec::with_capacity(needs.len());
     let mut seen_by = vec![usize::MAX; needs.len()];
     for module in 0..needs.len() {
         let mut list = Vec::new();
-        let mut open: Vec<usize> =
-            if place[module].is_some() { needs[module].clone() } else { Vec::new() };
+        let mut open: Vec<usize> = needs[module].clone();
         while let Some(next) = open.pop() {
             if seen_by[next] != module {
                 seen_by[next] = module;
@@ -25,33 +24,42 @@ pub(super) fn all_needed(needs: &[Vec<usize>]) -> Vec<Vec<usize>> {
                 list.push(next);
             }
         }
-        list.retain(|needed| place[*needed].is_some());
+        list.retain(|needed| *needed != module);
         list.sort_unstable_by_key(|needed| place[*needed]);
         all.push(list);
     }
     all
 }
 
-/// Each module's number; `None` in a circle.
-fn places(needs: &[Vec<usize>]) -> Vec<Option<usize>> {
+/// Each module's number.
+fn places(needs: &[Vec<usize>]) -> Vec<usize> {
     let mut users = vec![0_usize; needs.len()];
     for needed in needs.iter().flatten() {
         users[*needed] += 1;
     }
     let mut free: Vec<usize> = (0..needs.len()).filter(|module| users[*module] == 0).collect();
-    let mut place = vec![None; needs.len()];
+    let mut place = vec![usize::MAX; needs.len()];
     let mut next = 0;
-    while let Some(module) = free.pop() {
-        place[module] = Some(next);
-        next += 1;
-        for needed in &needs[module] {
-            users[*needed] -= 1;
-            if users[*needed] == 0 {
-                free.push(*needed);
+    let mut in_circles = 0..needs.len();
+    loop {
+        while let Some(module) = free.pop() {
+            if place[module] != usize::MAX {
+                continue;
+            }
+            place[module] = next;
+            next += 1;
+            for needed in &needs[module] {
+                users[*needed] -= 1;
+                if users[*needed] == 0 {
+                    free.push(*needed);
+                }
             }
         }
+        match in_circles.find(|module| place[*module] == usize::MAX) {
+            Some(module) => free.push(module),
+            None => return place,
+        }
     }
-    place
 }
 
 #[cfg(test)]
@@ -66,8 +74,10 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_is_left_out() {
+    fn a_circle_takes_nothing_from_others() {
         let needs = [vec![1], vec![0], vec![0, 3], vec![]];
-        assert_eq!(all_needed(&needs), [vec![], vec![], vec![3], vec![]]);
+        assert_eq!(all_needed(&needs), [vec![1], vec![0], vec![3, 0, 1], vec![]]);
+        let needs = [vec![1, 2], vec![0, 2], vec![3], vec![]];
+        assert_eq!(all_needed(&needs), [vec![1, 2, 3], vec![0, 2, 3], vec![3], vec![]]);
     }
 }

@@ -1,41 +1,8 @@
-//! On Debian's complete kernels the database says what depmod(8) says.
-//!
-//! `scripts/kernels.sh` unpacks them; `MAPDEV_KERNEL_ROOTS=a:b` names others. Without any, these tests
-//! say that they are skipped, and fail where `MAPDEV_REQUIRE_KERNELS` is set.
-#![expect(clippy::unwrap_used, reason = "a test that cannot read its files fails")]
+//! What depmod(8) wrote beside the modules.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use mapdev::modules::ModuleDb;
-use mapdev::modules::scan::scan;
-
-struct Kernel {
-    folder: PathBuf,
-    db: ModuleDb,
-}
-
-fn kernels() -> Vec<Kernel> {
-    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/kernels");
-    let roots: Vec<PathBuf> = match std::env::var("MAPDEV_KERNEL_ROOTS") {
-        Ok(roots) => roots.split(':').map(PathBuf::from).collect(),
-        Err(_) => ["bookworm", "bookworm-backports"].map(|suite| unpacked.join(suite)).into(),
-    };
-    let mut found = Vec::new();
-    for root in roots {
-        for entry in fs::read_dir(root.join("lib/modules")).into_iter().flatten().flatten() {
-            if entry.path().join("modules.dep").is_file() {
-                let release = entry.file_name().into_string().unwrap();
-                found.push(Kernel { folder: entry.path(), db: scan(&root, &release) });
-            }
-        }
-    }
-    if found.is_empty() {
-        assert!(std::env::var_os("MAPDEV_REQUIRE_KERNELS").is_none(), "no kernel is unpacked");
-        println!("skipped: no kernel is unpacked (scripts/kernels.sh)");
-    }
-    found
-}
+use super::{Kernel, kernels, text};
 
 /// The lines of one of depmod's files, without its comments.
 fn lines(kernel: &Kernel, file: &str) -> Vec<String> {
@@ -56,10 +23,6 @@ fn same(kernel: &Kernel, file: &str, mut ours: Vec<String>) {
     let release = kernel.db.release();
     println!("{release} {file}: {} lines, {} and {} differ", theirs.len(), extra.0, missing.0);
     assert!(ours == theirs, "{release} {file}: only ours {extra:#?}, only depmod's {missing:#?}");
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
 }
 
 #[test]

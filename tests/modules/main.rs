@@ -1,5 +1,14 @@
 //! Modules made here, byte by byte, are read as the real ones are; damaged ones are named and left out.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+
+mod cache;
+mod damage;
+mod elf;
+mod look_up;
+mod random;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -8,73 +17,7 @@ use std::process::Command;
 use mapdev::modules::modinfo::{self, ModInfoError};
 use mapdev::modules::scan::scan;
 
-/// Writes relocatable ELF objects of either class and byte order with one section `.modinfo`.
-#[derive(Clone, Copy, Debug)]
-struct Elf {
-    wide: bool,
-    big: bool,
-}
-
-const KINDS: [Elf; 4] = [
-    Elf { wide: false, big: false },
-    Elf { wide: false, big: true },
-    Elf { wide: true, big: false },
-    Elf { wide: true, big: true },
-];
-const NATIVE: Elf = KINDS[2];
-
-impl Elf {
-    fn number(self, out: &mut Vec<u8>, value: u64, size: usize) {
-        let bytes = value.to_le_bytes();
-        let low = &bytes[..size];
-        if self.big { out.extend(low.iter().rev()) } else { out.extend(low) }
-    }
-
-    fn word(self) -> usize {
-        if self.wide { 8 } else { 4 }
-    }
-
-    fn write(self, entries: &[&str]) -> Vec<u8> {
-        let mut info: Vec<u8> = entries.join("\0").into_bytes();
-        info.push(0);
-        let names = b"\0.text\0.modinfo\0.shstrtab\0";
-        let head = if self.wide { 64 } else { 52 };
-        let table = head + info.len() + names.len();
-        let mut out = b"\x7fELF".to_vec();
-        out.extend([1 + u8::from(self.wide), 1 + u8::from(self.big), 1]);
-        out.resize(16, 0);
-        for (value, size) in [(1, 2), (62, 2), (1, 4), (0, self.word()), (0, self.word())] {
-            self.number(&mut out, value, size);
-        }
-        self.number(&mut out, table as u64, self.word());
-        let entry = if self.wide { 64 } else { 40 };
-        for (value, size) in [(0, 4), (head, 2), (0, 2), (0, 2), (entry, 2), (4, 2), (3, 2)] {
-            self.number(&mut out, value as u64, size);
-        }
-        assert_eq!(out.len(), head);
-        out.extend(&info);
-        out.extend(names);
-        let names_at = head + info.len();
-        let sections = [
-            (0, 0, 0, 0),
-            (1, 1, head, 0),
-            (7, 1, head, info.len()),
-            (16, 3, names_at, names.len()),
-        ];
-        for (name, kind, offset, size) in sections {
-            self.number(&mut out, name, 4);
-            self.number(&mut out, kind, 4);
-            for value in [0, 0, offset, size] {
-                self.number(&mut out, value as u64, self.word());
-            }
-            self.number(&mut out, 0, 4);
-            self.number(&mut out, 0, 4);
-            self.number(&mut out, 1, self.word());
-            self.number(&mut out, 0, self.word());
-        }
-        out
-    }
-}
+use elf::{KINDS, NATIVE};
 
 const TUN: [&str; 8] = [
     "alias=devname:net/tun",
@@ -126,55 +69,6 @@ fn what_is_no_module_is_an_error_that_says_why() {
     let mut file = NATIVE.write(&TUN);
     file[whole - 2 * 64 + 32 + 7] = 0xff;
     assert_eq!(modinfo::parse(&file), Err(ModInfoError::Outside(".modinfo")));
-}
-
-/// xorshift64*: the same mutations each time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).expect("31 bits fit")
-            % limit
-    }
-}
-
-#[test]
-fn ten_thousand_damaged_modules_neither_panic_nor_grow() {
-    let (mut good, mut bad) = (0, 0);
-    let mut random = Random(42);
-    for round in 0..10_000_usize {
-        let mut file = KINDS[round % 4].write(&TUN);
-        let whole = file.len();
-        if round % 3 == 0 {
-            file.truncate(random.below(whole));
-        }
-        for _ in 0..round % 9 {
-            if !file.is_empty() {
-                // headers are at both ends, and there a bit means most
-                let at = match random.below(3) {
-                    0 => random.below(file.len()),
-                    1 => random.below(file.len().min(64)),
-                    _ => file.len() - 1 - random.below(file.len().min(256)),
-                };
-                file[at] ^= 1 << random.below(8);
-            }
-        }
-        match modinfo::parse(&file) {
-            Ok(info) => {
-                good += 1;
-                assert!(info.entries().map(|(k, v)| k.len() + v.len()).sum::<usize>() <= whole);
-                assert!(info.devnames().len() <= whole);
-            }
-            Err(error) => {
-                bad += 1;
-                assert!(!error.to_string().is_empty());
-            }
-        }
-    }
-    assert!(good > 1_000 && bad > 1_000, "{good} good, {bad} bad: the mutations show nothing");
 }
 
 /// A tree with the folder of modules of kernel `6.1`.
