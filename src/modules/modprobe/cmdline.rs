@@ -82,7 +82,9 @@ impl Said {
     fn add(&mut self, module: &[u8], param: &[u8], value: Option<&[u8]>, quoted: bool) {
         let quote: &[u8] = if quoted { b"\"" } else { b"" };
         let value = value.map(|value| [quote, value].concat());
-        if let Some(list) = value.as_ref().filter(|_| module == b"modprobe" && param == b"blacklist") {
+        if let Some(list) =
+            value.as_ref().filter(|_| module == b"modprobe" && param == b"blacklist")
+        {
             self.blacklist.extend(list.split(|byte| *byte == b',').map(<[u8]>::to_vec));
             return;
         }

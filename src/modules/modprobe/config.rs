@@ -100,7 +100,8 @@ impl Config {
     /// The modules that `alias` gives for a name, with the pattern that matched.
     pub fn aliases_of(&self, name: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         let name = normalized(name);
-        let matches = move |pattern: &[u8]| name.as_ref().is_some_and(|name| fnmatch(pattern, name));
+        let matches =
+            move |pattern: &[u8]| name.as_ref().is_some_and(|name| fnmatch(pattern, name));
         let aliases = self.aliases.iter().map(|(pattern, module)| (&**pattern, &**module));
         aliases.filter(move |(pattern, _)| matches(pattern))
     }
@@ -202,11 +203,15 @@ impl Config {
                 self.softdeps.push(Softdep { module, text: rest(words, FORM)?, first });
             }
             b"weakdep" => {
-                return Err("`weakdep` is for tools that make an initramfs; it loads nothing".to_owned());
+                return Err(
+                    "`weakdep` is for tools that make an initramfs; it loads nothing".to_owned()
+                );
             }
             b"include" | b"config" => {
                 let command = String::from_utf8_lossy(command);
-                return Err(format!("`{command}` is not read any more: move the file to modprobe.d"));
+                return Err(format!(
+                    "`{command}` is not read any more: move the file to modprobe.d"
+                ));
             }
             _ if command.starts_with(b"#") => {
                 return Err("a comment's `#` as the first character of the line wanted".to_owned());

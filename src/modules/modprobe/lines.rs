@@ -114,7 +114,10 @@ mod tests {
         assert_eq!((words.next(), words.next()), (Some(&b"options"[..]), Some(&b"tun"[..])));
         assert_eq!(words.rest(), Some(&b" a=1 "[..]));
         let mut words = Words::of(b"options tun ");
-        assert_eq!((words.next(), words.next(), words.rest()), (Some(&b"options"[..]), Some(&b"tun"[..]), None));
+        assert_eq!(
+            (words.next(), words.next(), words.rest()),
+            (Some(&b"options"[..]), Some(&b"tun"[..]), None)
+        );
     }
 
     #[test]

@@ -105,7 +105,10 @@ impl fmt::Display for PlanError {
             Self::Brackets => f.write_str("a `]` for each `[` wanted"),
             Self::TooDeep(module) => {
                 let module = module.escape_ascii();
-                write!(f, "the soft dependencies of {module} lead too far; see softdep in modprobe.d")
+                write!(
+                    f,
+                    "the soft dependencies of {module} lead too far; see softdep in modprobe.d"
+                )
             }
         }
     }
@@ -220,7 +223,12 @@ impl<'a> Planner<'a> {
 
     /// Adds a module with all that it needs; `target`: it is asked for, with or without its install
     /// command.
-    fn visit(&mut self, asked: &Asked, target: Option<bool>, depth: usize) -> Result<(), PlanError> {
+    fn visit(
+        &mut self,
+        asked: &Asked,
+        target: Option<bool>,
+        depth: usize,
+    ) -> Result<(), PlanError> {
         if !self.visited.insert(asked.clone()) {
             return Ok(());
         }

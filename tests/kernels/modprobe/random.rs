@@ -4,7 +4,8 @@ use std::fs;
 
 use mapdev::modules::modprobe::Config;
 
-use crate::kernels::{Question, each, kernels, ours, same, theirs};
+use super::peer::{Question, each, ours, same, theirs};
+use crate::kernels;
 
 /// Never the same twice in a row, and the same in every run.
 struct Dice(u64);
@@ -30,19 +31,53 @@ impl Dice {
 }
 
 const NAMES: [&str; 22] = [
-    "ext4", "mbcache", "jbd2", "tun", "tap", "crc32c", "crc32c-intel", "crc32c_generic", "loop", "btrfs",
-    "dm-mod", "dm_mod", "veth", "nosuch", "foo", "foo-bar", "foo_baz", "unix", "rtc-cmos", "fs-ext4",
-    "snd-hda-intel", "foo.bar",
+    "ext4",
+    "mbcache",
+    "jbd2",
+    "tun",
+    "tap",
+    "crc32c",
+    "crc32c-intel",
+    "crc32c_generic",
+    "loop",
+    "btrfs",
+    "dm-mod",
+    "dm_mod",
+    "veth",
+    "nosuch",
+    "foo",
+    "foo-bar",
+    "foo_baz",
+    "unix",
+    "rtc-cmos",
+    "fs-ext4",
+    "snd-hda-intel",
+    "foo.bar",
 ];
 const PATTERNS: [&str; 14] = [
-    "ext?", "foo*", "foo-*", "*", "[a-f]*", "foo[-_]bar", "crc32c*", "f[", "b]", "dm[!a]mod", "t[au][np]",
-    "loo\\\\p", "[[:alpha:]]oop", "?",
+    "ext?",
+    "foo*",
+    "foo-*",
+    "*",
+    "[a-f]*",
+    "foo[-_]bar",
+    "crc32c*",
+    "f[",
+    "b]",
+    "dm[!a]mod",
+    "t[au][np]",
+    "loo\\\\p",
+    "[[:alpha:]]oop",
+    "?",
 ];
 const BLANKS: [&str; 6] = [" ", " ", " ", "  ", "\t", " \\\n"];
-const OPTIONS: [&str; 8] =
-    ["a=1", "b=\"x y\"", "c", "d=1,2", "e=\\\\x", "\tf=2", "g=\\n", " h= "];
+const OPTIONS: [&str; 8] = ["a=1", "b=\"x y\"", "c", "d=1,2", "e=\\\\x", "\tf=2", "g=\\n", " h= "];
 const COMMANDS: [&str; 6] = [
-    "/bin/true", "modprobe --ignore-install tun $CMDLINE_OPTS", "echo \"a  b\"\t\\\\n", ":", " x ",
+    "/bin/true",
+    "modprobe --ignore-install tun $CMDLINE_OPTS",
+    "echo \"a  b\"\t\\\\n",
+    ":",
+    " x ",
     "a && \\\n b",
 ];
 const SOFTDEP: [&str; 9] = ["pre:", "pre:", "post:", "post:", "x:", "pre:a", "\t", " ", "junk"];
@@ -52,9 +87,8 @@ fn name<'w>(dice: &mut Dice) -> &'w str {
 }
 
 fn softdeps(dice: &mut Dice) -> String {
-    let words = (0..dice.roll(7)).map(|_| {
-        if dice.roll(2) == 0 { dice.one(&SOFTDEP) } else { dice.one(&NAMES) }
-    });
+    let words = (0..dice.roll(7))
+        .map(|_| if dice.roll(2) == 0 { dice.one(&SOFTDEP) } else { dice.one(&NAMES) });
     words.collect::<Vec<_>>().join(" ")
 }
 
@@ -69,7 +103,20 @@ fn line(dice: &mut Dice) -> String {
         10 => format!("remove{gap}{first} {}", dice.one(&COMMANDS)),
         11..=13 => format!("softdep{gap}{first} {}", softdeps(dice)),
         14 => format!(" {gap}alias {first} {second} x"),
-        _ => dice.one(&["#alias foo tun", " # x", "alias", "options foo", "weakdep a b", "\r", "\\", "x\0y", "include /x", "alias foo\0bar tun"]).to_owned(),
+        _ => dice
+            .one(&[
+                "#alias foo tun",
+                " # x",
+                "alias",
+                "options foo",
+                "weakdep a b",
+                "\r",
+                "\\",
+                "x\0y",
+                "include /x",
+                "alias foo\0bar tun",
+            ])
+            .to_owned(),
     }
 }
 
@@ -88,7 +135,7 @@ fn random_configurations_load_what_modprobe_loads() {
                 fs::write(folder.path().join(file), &lines).unwrap();
                 text.push_str(&format!("== {file}\n{lines}\n"));
             }
-            let cmdline = crate::machine_cmdline();
+            let cmdline = super::machine_cmdline();
             let config = Config::of_folders(&[folder.path().to_owned()], &cmdline);
             let questions = (0..6).map(|_| Question {
                 blacklist: dice.roll(3) == 0,
@@ -96,10 +143,12 @@ fn random_configurations_load_what_modprobe_loads() {
                 options: if dice.roll(4) == 0 { "p=1 q=2".to_owned() } else { String::new() },
                 ..Question::of(dice.one(&NAMES))
             });
-            questions.map(|asked| {
-                let theirs = theirs(&kernel, folder.path(), None, &asked);
-                (format!("{case} {asked:?}\n{text}"), ours(&kernel, &config, &asked), theirs)
-            }).collect::<Vec<_>>()
+            questions
+                .map(|asked| {
+                    let theirs = theirs(&kernel, folder.path(), None, &asked);
+                    (format!("{case} {asked:?}\n{text}"), ours(&kernel, &config, &asked), theirs)
+                })
+                .collect::<Vec<_>>()
         });
         let what = format!("{}, {count} random configurations", kernel.db.release());
         same(&what, &compared.concat());

@@ -1,54 +1,15 @@
-//! The kernels to compare on, and modprobe itself.
+//! modprobe itself, and the same question to both.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use mapdev::modules::ModuleDb;
 use mapdev::modules::modprobe::{Blacklist, Config, Plan, PlanError, Request, plan};
-use mapdev::modules::scan::scan;
 
-pub(crate) struct Kernel {
-    pub(crate) root: PathBuf,
-    pub(crate) db: ModuleDb,
-}
-
-impl Kernel {
-    /// The modules that modules.builtin names.
-    pub(crate) fn listed_builtins(&self) -> BTreeSet<String> {
-        let list = fs::read_to_string(self.db.folder().join("modules.builtin")).unwrap();
-        let name = |line: &str| line.rsplit('/').next()?.strip_suffix(".ko").map(|n| n.replace('-', "_"));
-        list.lines().filter_map(name).collect()
-    }
-}
-
-/// Every kernel that is unpacked and that depmod was run for.
-pub(crate) fn kernels() -> Vec<Kernel> {
-    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/kernels");
-    let roots: Vec<PathBuf> = match std::env::var("MAPDEV_KERNEL_ROOTS") {
-        Ok(roots) => roots.split(':').map(PathBuf::from).collect(),
-        Err(_) => ["bookworm", "bookworm-backports"].map(|suite| unpacked.join(suite)).into(),
-    };
-    let mut found = Vec::new();
-    for root in roots {
-        for entry in fs::read_dir(root.join("lib/modules")).into_iter().flatten().flatten() {
-            if entry.path().join("modules.dep.bin").is_file() {
-                let release = entry.file_name().into_string().unwrap();
-                // modprobe prints paths without links
-                let root = root.canonicalize().unwrap();
-                found.push(Kernel { db: scan(&root, &release), root });
-            }
-        }
-    }
-    if found.is_empty() {
-        assert!(std::env::var_os("MAPDEV_REQUIRE_KERNELS").is_none(), "no kernel is unpacked");
-        println!("skipped: no kernel is unpacked (scripts/kernels.sh)");
-    }
-    found
-}
+use crate::Kernel;
 
 /// What is asked, of both.
 #[derive(Clone, Debug, Default)]
@@ -100,7 +61,6 @@ fn modprobe(
     cmdline: Option<&Path>,
     asked: &Question,
 ) -> Answer {
-    use std::os::unix::ffi::OsStrExt;
     let mut command = match cmdline {
         None => Command::new("modprobe"),
         Some(file) => {
@@ -115,7 +75,7 @@ fn modprobe(
     command.args(["-S", kernel.db.release(), what]);
     command.args(asked.blacklist.then_some("-b"));
     command.args(asked.ignore_install.then_some("--ignore-install"));
-    command.arg("--").arg(std::ffi::OsStr::from_bytes(&asked.name));
+    command.arg("--").arg(OsStr::from_bytes(&asked.name));
     let options = asked.options.split(' ').filter(|option| !option.is_empty());
     let output = command.args(options).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
