@@ -249,3 +249,70 @@ fn contents(path: &Path) -> Result<Vec<u8>, String> {
 fn unreadable(error: &io::Error) -> String {
     format!("cannot be read: {error}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(files: &[(&str, &str)]) -> (tempfile::TempDir, Config) {
+        let root = tempfile::tempdir().unwrap();
+        for folder in FOLDERS {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        for (name, text) in files {
+            let path = root.path().join(name);
+            if *text == "/dev/null" {
+                std::os::unix::fs::symlink(text, path).unwrap();
+            } else {
+                fs::write(path, text).unwrap();
+            }
+        }
+        let config = Config::read(root.path(), b"");
+        (root, config)
+    }
+
+    #[test]
+    fn a_higher_folder_replaces_and_masks() {
+        let (_root, config) = written(&[
+            ("usr/lib/modprobe.d/a.conf", "blacklist a1\n"),
+            ("run/modprobe.d/a.conf", "blacklist a2\n"),
+            ("lib/modprobe.d/b.conf", "blacklist b\n"),
+            ("etc/modprobe.d/b.conf", "/dev/null"),
+            ("usr/local/lib/modprobe.d/0.conf", "blacklist c\n"),
+        ]);
+        assert_eq!(config.blacklist, [b"c".to_vec(), b"a2".to_vec()]);
+        assert_eq!(config.problems, []);
+    }
+
+    #[test]
+    fn a_mistake_costs_its_line_and_is_shown_with_its_place() {
+        let text =
+            "blacklist a\n  aliass x y\nalias \\\n x\nweakdep a b\nblacklist b[\nblacklist c\n";
+        let (root, config) = written(&[("etc/modprobe.d/x.conf", text)]);
+        assert_eq!(config.blacklist, [b"a".to_vec(), b"c".to_vec()]);
+        let start = root.path().join("etc/modprobe.d/x.conf").display().to_string();
+        let shown = config.problems.iter().map(|p| p.to_string().replace(&start, "x"));
+        let wanted = [
+            "x:2:3: error: one of alias, blacklist, install, options, remove, softdep wanted; \
+             did you mean \"alias\"?",
+            "x:3:1: error: `alias PATTERN MODULE` wanted",
+            "x:5:1: error: `weakdep` is for tools that make an initramfs; it loads nothing",
+            "x:6:1: error: `blacklist MODULE` wanted, with a `]` for each `[`",
+        ];
+        assert_eq!(shown.collect::<Vec<_>>(), wanted);
+    }
+
+    #[test]
+    fn no_file_is_too_much() {
+        let large = "#".repeat(usize::try_from(FILE_LIMIT).unwrap() + 1);
+        let long = format!("blacklist {}\nblacklist a\n", "x".repeat(LINE_LIMIT));
+        let (root, config) =
+            written(&[("etc/modprobe.d/a.conf", &large), ("etc/modprobe.d/b.conf", &long)]);
+        assert_eq!(config.blacklist, [b"a".to_vec()]);
+        let shown: Vec<_> = config.problems.iter().map(|problem| problem.what.as_str()).collect();
+        assert_eq!(shown, ["file is larger than 4 MiB", "a line of at most 64 KiB wanted"]);
+        let fifo = root.path().join("etc/modprobe.d/c.conf");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+        assert_eq!(Config::read(root.path(), b"").problems.len(), 3);
+    }
+}
