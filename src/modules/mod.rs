@@ -11,6 +11,7 @@ mod ear;
 pub mod lease;
 mod links;
 pub mod modinfo;
+pub mod modprobe;
 mod order;
 pub mod scan;
 mod store;
@@ -139,12 +140,23 @@ impl ModuleDb {
     /// By name, in which `-` equals `_`; of two, the one that is part of the kernel.
     #[must_use]
     pub fn module(&self, name: &[u8]) -> Option<Module<'_>> {
+        self.named(name).next()
+    }
+
+    /// By name, in which `-` equals `_`, and with a file; a part of the kernel may have its name too.
+    #[must_use]
+    pub fn loadable(&self, name: &[u8]) -> Option<Module<'_>> {
+        self.named(name).find(|module| !module.is_builtin())
+    }
+
+    fn named(&self, name: &[u8]) -> impl Iterator<Item = Module<'_>> {
         let folded = |byte: &u8| if *byte == b'-' { b'_' } else { *byte };
-        let name = || name.iter().map(folded);
+        let name = move || name.iter().map(folded);
         let index = partition(self.len(), |index| {
             self.at(index).is_some_and(|module| module.name_bytes().iter().copied().lt(name()))
         });
-        self.at(index).filter(|module| module.name_bytes().iter().copied().eq(name()))
+        let modules = (index..).map_while(|index| self.at(index));
+        modules.take_while(move |module| module.name_bytes().iter().copied().eq(name()))
     }
 
     /// The modules that ask to be loaded for a modalias, in the order of `modules.alias`; those that

@@ -8,12 +8,10 @@
 pub mod cursor;
 pub mod decision;
 pub mod files;
-pub mod glob;
 pub mod grammar;
 pub mod lint;
 pub mod names;
 pub mod parse;
-pub mod problem;
 pub mod resolve;
 pub mod rule;
 pub mod settings;
@@ -22,6 +20,7 @@ pub mod template;
 pub mod token;
 
 use crate::device::Device;
+pub use crate::{glob, problem};
 use decision::{Attribute, Decision, Source};
 pub use resolve::Rules;
 

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "a comparison says what it compared")]
 
 mod depmod;
+mod modprobe;
 mod resolve;
 
 use std::fs;
