@@ -228,7 +228,7 @@ fn pure_files_forbid_unsafe_code_and_reach_no_world() {
         "rules/token",
         "rules/grammar",
         "rules/parse",
-"rules/settings",
+        "rules/settings",
         "rules/template",
         "rules/rule",
         "rules/lint",

@@ -1,5 +1,9 @@
 //! Stage 9: `org.mapdev1.Modules`: the names below /dev that modules serve, and loading one.
 
+use std::collections::HashMap;
+
+use zbus::Variant;
+
 use super::call::{Answer, Call, NAME_MAX, Options, bounded, nobody, shortened};
 use super::device::{self, text};
 use super::errors::{Kind, Refusal};
@@ -61,7 +65,19 @@ async fn list(world: &World, call: &Call) -> Result<Answer, Refusal> {
 }
 
 async fn load(world: &World, call: &Call, options: &Options) -> Result<Answer, Refusal> {
-    Err(Refusal::new(Kind::NotSupported, "Not yet."))
+    let body = call.message.body();
+    let (name, _): (&str, HashMap<&str, Variant<'_>>) = call.arguments(&body)?;
+    bounded("name", name, NAME_MAX)?;
+    if options.persist {
+        let message = "Load knows no 'persist'; to load a module at each start, name it in a file \
+                       of modules-load.d.";
+        return Err(Refusal::new(Kind::NotSupported, message));
+    }
+    let (by, reason, shown) = (call.by(), &options.reason, shortened(name));
+    tracing::info!(%by, reason, dry_run = options.dry_run, "load {shown}");
+    let name = name.as_bytes().to_vec();
+    world.ask(|answer| Command::Load(name, options.dry_run, answer)).await??;
+    call.reply(&())
 }
 
 async fn explain(world: &World, call: &Call) -> Result<Answer, Refusal> {

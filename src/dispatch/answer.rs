@@ -61,6 +61,7 @@ impl Dispatch {
             Command::Reload(reply) => drop(reply.send(self.reload())),
             Command::Compare(reply) => drop(reply.send(self.compare())),
             Command::Modules(modules) => self.renew_modules(modules),
+            Command::Load(name, dry_run, reply) => self.load(name, dry_run, reply),
             Command::Served(name, reply) => drop(reply.send(self.served(name.as_deref()))),
             Command::Name(name, reply) => {
                 drop(reply.send(self.publisher.static_name(&name).cloned()));

@@ -115,8 +115,23 @@ pub enum Command {
     Modules(Arc<ModuleDb>),
     /// The modules that serve a name below /dev (`net/tun`), or all that serve one.
     Served(Option<Vec<u8>>, oneshot::Sender<Vec<Served>>),
+    /// Loads what a name or modalias stands for; the flag: checks only. Answers when it is loaded.
+    Load(Vec<u8>, bool, oneshot::Sender<Result<(), LoadError>>),
     /// A name that is there before its device is.
     Name(Vec<u8>, oneshot::Sender<Option<StaticName>>),
+}
+
+/// Why a module was not loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoadError {
+    /// Shadow mode loads nothing.
+    Shadow,
+    /// As many modules are being loaded as may be at once.
+    Busy,
+    /// There is none of this name, or it is kept out.
+    NoModule(String),
+    /// The kernel or an install command refused.
+    Failed(String),
 }
 
 /// A name below /dev, and a module that serves it.

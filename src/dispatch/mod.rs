@@ -9,6 +9,7 @@ pub mod command;
 mod finish;
 mod hear;
 pub mod known;
+mod load;
 mod names;
 mod publish;
 mod sweep;
@@ -119,6 +120,7 @@ pub struct Dispatch {
     throttled: BTreeMap<DeviceId, u64>,
     handled: u64,
     resyncs: u64,
+    loads: load::Loads,
 }
 
 /// The way to ask dispatch, and the end that it listens at.
@@ -169,6 +171,7 @@ impl Dispatch {
             throttled: BTreeMap::new(),
             handled: 0,
             resyncs: 0,
+            loads: load::Loads::default(),
             config,
         })
     }

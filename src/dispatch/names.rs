@@ -21,6 +21,7 @@ use crate::config::{Config, Mode};
 use crate::map::layout::{E_BUILTIN, E_LIVE, E_MODULE};
 use crate::map::{Kind, Node};
 use crate::modules::ModuleDb;
+use crate::modules::modprobe::State;
 use crate::nodes::devtmpfs;
 use crate::nodes::fixed::{self, There};
 use crate::nodes::links::is_safe;
@@ -347,12 +348,8 @@ impl Dispatch {
     /// The modules that serve a name, or all names that a module serves.
     pub(super) fn served(&self, name: Option<&[u8]>) -> Vec<Served> {
         let modules = &self.book.modules;
-        let loaded = |module: &str| {
-            let builtin =
-                modules.module(module.as_bytes()).is_some_and(|module| module.is_builtin());
-            let state = [b"/module/", module.as_bytes()].concat();
-            builtin || self.sysfs.attribute(&state, b"initstate").as_deref() == Some(b"live")
-        };
+        let loaded =
+            |module: &str| State::of(modules, &self.config.sysfs, module.as_bytes()).is_there();
         let wanted = |found: &[u8]| name.is_none_or(|name| name == found);
         let statics = &self.publisher.fixed.statics.names;
         let declared = modules.devnames().filter(|declared| wanted(declared.name));

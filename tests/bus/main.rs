@@ -1,6 +1,7 @@
 //! The D-Bus service on a private bus, called with busctl as root and as somebody else.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod modules;
 mod polkit;
 mod rig;
 mod signals;
@@ -146,24 +147,6 @@ fn what_is_wrong_in_a_change_is_said() {
     assert_eq!(rig.changed(), []);
 }
 
-#[test]
-fn modules_tell_which_names_they_serve() {
-    let rig = Rig::new();
-    let all = "a(sssuub) 2 \"net/tun\" \"tun\" \"char\" 10 200 true \"zram0\" \"zram\" \"block\" 0 0 false";
-    assert_eq!(rig.modules(OTHER, &["List"]).unwrap(), all);
-    for name in ["net/tun", "/dev/net/tun"] {
-        let found = rig.modules(OTHER, &["Query", "s", name]).unwrap();
-        assert_eq!(found, "a(ssuub) 1 \"tun\" \"char\" 10 200 true");
-    }
-    assert_eq!(rig.modules(OTHER, &["Query", "s", "sda"]).unwrap(), "a(ssuub) 0");
-    let steps = rig.modules(0, &["Explain", "ss", "/dev/zram0", "mode"]).unwrap();
-    assert_eq!(steps, "a(ssuusss) 1 \"tmpfiles\" \"/etc/x.conf\" 7 0 \"=\" \"\" \"0640\"");
-    let error = rig.modules(0, &["Explain", "ss", "net/tun", "mode"]).unwrap_err();
-    assert!(error.contains("No module, tmpfiles.d line or policy names 'net/tun'"), "{error}");
-    let error = rig.modules(0, &["Explain", "ss", "zram0", "colour"]).unwrap_err();
-    assert!(error.contains("owner, group, mode, links"), "{error}");
-}
-
 /// Calls an entry of the table with arguments of the right form.
 fn call_entry(rig: &Rig, uid: u32, interface: &str, member: &str) -> Result<String, String> {
     let path = match interface {
@@ -206,6 +189,7 @@ fn every_change_is_refused_without_permission() {
         }
     }
     assert_eq!(rig.changed(), []);
+    assert!(rig.loaded.lock().unwrap().is_empty());
 }
 
 #[test]

@@ -7,16 +7,16 @@ use std::path::Path;
 use std::process::{Child, Command as Program, Stdio};
 use std::sync::{Arc, Mutex};
 
+use super::modules::{served, zram};
 use futures_util::StreamExt;
 use mapdev::bus::{Accounts, Bus, BusConfig, Log};
 use mapdev::device::DeviceId;
 use mapdev::device::record::Record;
-use mapdev::dispatch::command::{Change, Command, Notice, Served, Status, Terms};
+use mapdev::dispatch::command::{Change, Command, LoadError, Notice, Served, Status, Terms};
 use mapdev::dispatch::known::Known;
-use mapdev::nodes::statics::{Number, StaticName};
 use mapdev::nodes::{Mismatch, Permissions};
-use mapdev::rules::decision::{Attribute, Decision, Place, Source};
-use mapdev::uevent::{Action, Devnum, Origin, Uevent};
+use mapdev::rules::decision::{Attribute, Decision, Source};
+use mapdev::uevent::{Action, Origin, Uevent};
 use tokio::sync::{mpsc, watch};
 use zbus::{Connection, MatchRule, MessageStream, connection};
 
@@ -156,30 +156,13 @@ pub(crate) fn table() -> Vec<Arc<Known>> {
     vec![Arc::new(tun), Arc::new(disk), Arc::new(usb)]
 }
 
-/// A module that is loaded and serves a number, and one that will say its number.
-pub(crate) fn served() -> Vec<Served> {
-    let tun = Devnum { block: false, major: 10, minor: 200 };
-    let row = |name: &[u8], module: &str, number: Option<Devnum>| Served {
-        name: name.into(),
-        module: module.into(),
-        block: number.is_none(),
-        number,
-        loaded: number.is_some(),
-    };
-    vec![row(b"net/tun", "tun", Some(tun)), row(b"zram0", "zram", None)]
-}
-
-fn zram() -> StaticName {
-    let mut decision = Decision::default();
-    let place = Place { file: "/etc/x.conf".into(), line: 7, column: 0 };
-    decision.set(Attribute::Mode, 0o640, Source::Tmpfiles(place));
-    let number = Number::Pending { block: true, module: "zram".into() };
-    StaticName { number, module: Some("zram".into()), builtin: false, decision }
-}
+/// What was loaded, and whether only for trying.
+pub(crate) type Loaded = Arc<Mutex<Vec<(Vec<u8>, bool)>>>;
 
 struct Table {
     devices: Vec<Arc<Known>>,
     changes: Changes,
+    loaded: Loaded,
     notices: mpsc::Sender<Notice>,
     waiting: Vec<Command>,
 }
@@ -224,8 +207,12 @@ impl Table {
                 let wanted = |row: &Served| name.as_ref().is_none_or(|name| *row.name == **name);
                 to.send(served().into_iter().filter(wanted).collect()).ok();
             }
-            Command::Name(name, to) => {
-                to.send((name == b"zram0").then(zram)).ok();
+            Command::Name(name, to) => drop(to.send((name == b"zram0").then(zram))),
+            Command::Load(name, dry_run, to) => {
+                let refused = LoadError::NoModule("no module has this name".to_owned());
+                let known = name == b"tun" || name == b"root";
+                self.loaded.lock().unwrap().push((name, dry_run));
+                to.send(if known { Ok(()) } else { Err(refused) }).ok();
             }
             Command::Change(id, change, terms, to) => {
                 self.change(&id, &change);
@@ -251,6 +238,7 @@ pub(crate) struct Rig {
     pub(crate) address: String,
     pub(crate) notices: mpsc::Sender<Notice>,
     pub(crate) changes: Changes,
+    pub(crate) loaded: Loaded,
     pub(crate) daemon: Option<Ended>,
     pub(crate) folder: tempfile::TempDir,
     stop: watch::Sender<bool>,
@@ -293,10 +281,11 @@ impl Rig {
         let (commands, mut asked) = mpsc::channel(16);
         let (notices, told) = mpsc::channel(4096);
         let (stop, stopped) = watch::channel(false);
-        let changes = Changes::default();
+        let (changes, loaded) = (Changes::default(), Loaded::default());
         let mut table = Table {
             devices,
             changes: changes.clone(),
+            loaded: loaded.clone(),
             notices: notices.clone(),
             waiting: Vec::new(),
         };
@@ -309,7 +298,7 @@ impl Rig {
         let log = Arc::new(OneLevel(Mutex::new(tracing::Level::INFO)));
         let bus = Bus::new(config, commands, told, Arc::new(TwoUsers), log);
         drop(bus.start(stopped).unwrap());
-        Self { address, notices, changes, daemon: Some(daemon), folder, stop }
+        Self { address, notices, changes, loaded, daemon: Some(daemon), folder, stop }
     }
 
     /// Runs busctl as a user; its output, or its complaint.
