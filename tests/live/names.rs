@@ -7,7 +7,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::bus::Bus;
+use crate::bus::{Bus, NOBODY};
 use crate::daemon::{ACTIVE, Daemon, Manager, Options};
 use crate::listen::Listener;
 use crate::machine::{Machine, private};
@@ -212,6 +212,57 @@ fn a_live_device_takes_its_name_over_and_gives_it_back() {
             daemon.stop();
         },
     );
+}
+
+#[test]
+fn busctl_asks_for_names_and_loads_a_module() {
+    private(module_path!(), "busctl_asks_for_names_and_loads_a_module", |machine| {
+        if !prepare(&machine) {
+            return;
+        }
+        let loaded = machine.top.join("loaded");
+        let install = format!("install fuse echo $CMDLINE_OPTS > {}\n", loaded.display());
+        fs::create_dir_all(machine.root.join("etc/modprobe.d")).unwrap();
+        let text = format!("{install}options fuse max=3\nblacklist btrfs\n");
+        fs::write(machine.root.join("etc/modprobe.d/x.conf"), text).unwrap();
+        let bus = Bus::start(&machine.top);
+        let manager = Manager::new("manager");
+        let daemon = Daemon::start(&machine, &machine.place, &bus, &manager, &ACTIVE);
+        let call = |uid: u32, words: &[&str]| {
+            bus.call(uid, &[&["/org/mapdev1", "org.mapdev1.Modules"], words].concat())
+        };
+        let query = call(NOBODY, &["Query", "s", "/dev/net/tun"]);
+        assert_eq!(query.as_deref(), Ok("a(ssuub) 1 \"tun\" \"char\" 10 200 false"));
+        let list = call(NOBODY, &["List"]).unwrap();
+        println!("{list}");
+        assert!(list.contains("\"zram0\" \"zram\" \"block\" 0 0 false"), "{list}");
+        call(NOBODY, &["Load", "sa{sv}", "fuse", "0"]).unwrap_err();
+        call(0, &["Load", "sa{sv}", "fuse", "1", "dry-run", "b", "true"]).unwrap();
+        assert!(!loaded.exists(), "a dry run loads nothing");
+        let refused = call(0, &["Load", "sa{sv}", "char-major-10-234", "0"]).unwrap_err();
+        assert!(refused.contains("blacklist"), "{refused}");
+        let refused = call(0, &["Load", "sa{sv}", "fuze", "0"]).unwrap_err();
+        assert!(refused.contains("No module has this name"), "{refused}");
+        // for no machine that there is: whatever kernel this is, it refuses it
+        let mut bytes = fs::read(real().unwrap().join("drivers/net/dummy.ko")).unwrap();
+        bytes[18..20].fill(0xff);
+        let file = tree(&machine).join("kernel/dummy.ko");
+        fs::write(&file, bytes).unwrap();
+        let mut refused = String::new();
+        while !refused.contains("annot load dummy") {
+            refused = call(0, &["Load", "sa{sv}", "dummy", "0"]).unwrap_err();
+        }
+        println!("{refused}");
+        assert!(refused.contains(&*file.to_string_lossy()), "{refused}");
+        call(0, &["Load", "sa{sv}", "char-major-10-229", "0"]).unwrap();
+        assert_eq!(fs::read_to_string(&loaded).unwrap(), "max=3\n");
+        daemon.stop();
+        let shadow = Options { mode: "shadow", ..ACTIVE };
+        let daemon = Daemon::start(&machine, &machine.place, &bus, &manager, &shadow);
+        let refused = call(0, &["Load", "sa{sv}", "fuse", "0"]).unwrap_err();
+        assert!(refused.contains("shadow mode"), "{refused}");
+        daemon.stop();
+    });
 }
 
 #[test]
