@@ -263,16 +263,16 @@ fn masked(mode: u32, is: u32) -> u32 {
     mode & kinds.fold(0, |all, kind| all | kind)
 }
 
-/// As udev applies a rule to a static node: one that says anything of owner, group and mode says it
-/// of all three.
+/// As udev applies a rule to a static node: what the rule does not say stays as it is.
 fn rule_speaks(rule: &StaticNode, decision: &mut Decision) {
-    if (rule.owner, rule.group, rule.mode) == (None, None, None) {
-        return;
+    for (attribute, value) in [
+        (Attribute::Owner, rule.owner),
+        (Attribute::Group, rule.group),
+        (Attribute::Mode, rule.mode),
+    ] {
+        if let Some(value) = value {
+            let place = Place { file: rule.file.clone(), line: rule.line, column: 0 };
+            decision.set(attribute, value, Source::Rule(place));
+        }
     }
-    let mode = rule.mode.unwrap_or(if rule.group.is_some() { 0o660 } else { 0o600 });
-    let (owner, group) = (rule.owner.unwrap_or(0), rule.group.unwrap_or(0));
-    let place = || Place { file: rule.file.clone(), line: rule.line, column: 0 };
-    decision.set(Attribute::Owner, owner, Source::Rule(place()));
-    decision.set(Attribute::Group, group, Source::Rule(place()));
-    decision.set(Attribute::Mode, mode, Source::Rule(place()));
 }

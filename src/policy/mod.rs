@@ -244,6 +244,24 @@ mod tests {
     }
 
     #[test]
+    fn a_name_without_device_is_for_rules_that_ask_for_it() {
+        let rules = rule("all", "subsystem = '*'", "mode = '0666'")
+            + &rule("not", "devname = '!x'", "mode = '0667'")
+            + &rule("driver", "devname = 'net/*', driver = 'tun'", "mode = '0606'")
+            + &rule("name", "devname = 'net/*', driver = '!x'", "group = '7', module = 'my-tun'");
+        let names = policy(&rules);
+        let overlay = names.for_name(b"net/tun");
+        assert_eq!((overlay.mode(), overlay.group()), (None, Some(7)));
+        assert_eq!((overlay.module(), overlay.autoload()), (Some("my_tun"), true));
+        assert!(names.for_name(b"fuse").is_empty());
+        assert_eq!(names.rules()[3].literal_names(), None);
+        let off = rule("off", "devname = 'a|b'", "autoload = false") + "priority = 600\n";
+        let off = policy(&(off + &rule("on", "devname = 'a'", "autoload = true")));
+        assert!(!off.for_name(b"a").autoload());
+        assert_eq!(off.rules()[0].literal_names().map(|names| names.len()), Some(2));
+    }
+
+    #[test]
     fn a_broken_file_takes_no_other_with_it() {
         let root = tempfile::tempdir().unwrap();
         let dirs = [root.path().join("policy.d")];
