@@ -85,11 +85,12 @@ impl Fixed {
     }
 
     fn keep_made(&self) -> io::Result<()> {
-        let line = |(name, number): (&Box<[u8]>, &Devnum)| {
-            [number.to_string().as_bytes(), b" ", name, b"\n"].concat()
-        };
+        let mut lines = Vec::new();
+        for (name, number) in &self.made {
+            lines.extend([number.to_string().as_bytes(), b" ", name, b"\n"].concat());
+        }
         let new = self.file.with_extension("new");
-        fs::write(&new, self.made.iter().flat_map(line).collect::<Vec<u8>>())?;
+        fs::write(&new, lines)?;
         fs::rename(&new, &self.file)
     }
 }
