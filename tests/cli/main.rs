@@ -29,7 +29,7 @@ fn help_names_every_command_and_the_exit_codes() {
     for word in ["status", "list", "info", "monitor", "settle", "chown", "chmod", "reset"] {
         assert!(help.out.contains(&format!("\n  {word} ")), "{word} in {}", help.out);
     }
-    assert!(help.out.contains("3 no such device, 4 refused"), "{}", help.out);
+    assert!(help.out.contains("3 no such device or module, 4 refused"), "{}", help.out);
     assert!(!help.out.contains("completions"), "hidden commands are shown");
 }
 
