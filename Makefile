@@ -19,8 +19,10 @@ run:
 check:
 	@scripts/check.sh
 
-#: make bench       criterion benches, then side by side with systemd-udevd
+#: make bench       criterion benches, side by side with kmod, then with systemd-udevd
 bench:
+	scripts/need.sh kmod libkmod-dev gcc udev
+	scripts/kernels.sh
 	$(CARGO) bench --locked
 	$(CARGO) build --release --locked --bin mapdevd
 	benches/side_by_side.py

@@ -11,12 +11,16 @@ use super::store::{Builder, Store};
 pub(super) const PATTERN_LIMIT: usize = 1024;
 /// Steps that one look-up may take: a thousand times what the largest real one does.
 const STEPS_LIMIT: u32 = 1 << 20;
-/// Words of a node before its values: counts, prefix, and the node behind a star.
-const NODE_HEAD: usize = 5;
+/// Words of a node before its prefix: how many literals and classes, the prefix's bytes and how many
+/// values, and the node behind a star. Then follow the prefix, the values, the literals, the classes.
+const NODE_HEAD: usize = 3;
 /// A bracket expression as one bit a byte.
 const CLASS_WORDS: usize = 8;
 /// Literal branches keep their byte beside the node's number.
 const NODE_BITS: u32 = 24;
+
+/// What half a word counts to.
+const HALF_MAX: usize = 0xffff;
 
 const STAR: u16 = 256;
 const CLASS: u16 = 257;
@@ -26,8 +30,18 @@ type Class = [u32; CLASS_WORDS];
 /// Collects patterns, and writes the tree.
 #[derive(Debug, Default)]
 pub(super) struct Patterns {
-    all: Vec<(Box<[u16]>, u32)>,
+    /// The tokens of all patterns, one behind the other.
+    tokens: Vec<u16>,
+    all: Vec<Pattern>,
     classes: Vec<Class>,
+}
+
+/// Where its tokens begin and end, and whose it is.
+#[derive(Clone, Copy, Debug)]
+struct Pattern {
+    start: usize,
+    end: usize,
+    module: u32,
 }
 
 impl Patterns {
@@ -36,13 +50,13 @@ impl Patterns {
         if pattern.len() > PATTERN_LIMIT {
             return false;
         }
-        let mut tokens = Vec::with_capacity(pattern.len());
+        let start = self.tokens.len();
         let mut at = 0;
         while let Some(&byte) = pattern.get(at) {
             at += 1;
             let token = match byte {
                 // two stars are one
-                b'*' if tokens.last() == Some(&STAR) => continue,
+                b'*' if self.tokens[start..].last() == Some(&STAR) => continue,
                 b'*' => STAR,
                 b'?' => self.class([u32::MAX; CLASS_WORDS]),
                 b'[' => match bracket(pattern, at) {
@@ -58,9 +72,9 @@ impl Patterns {
                 }
                 _ => u16::from(folded(byte)),
             };
-            tokens.push(token);
+            self.tokens.push(token);
         }
-        self.all.push((tokens.into(), module));
+        self.all.push(Pattern { start, end: self.tokens.len(), module });
         true
     }
 
@@ -75,52 +89,84 @@ impl Patterns {
     }
 
     /// Writes the tree and returns its root.
-    pub(super) fn write(mut self, store: &mut Builder) -> u32 {
-        self.all.sort_unstable();
-        self.all.dedup();
-        for class in &self.classes {
+    pub(super) fn write(self, store: &mut Builder) -> u32 {
+        let Self { tokens, mut all, classes } = self;
+        let key = |pattern: &Pattern| (&tokens[pattern.start..pattern.end], pattern.module);
+        all.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
+        all.dedup_by(|a, b| key(a) == key(b));
+        for class in &classes {
             store.classes.extend(class);
         }
         // number 0 says that there is no node
         store.nodes.push(0);
-        node(&self.all, 0, store)
+        Tree { tokens: &tokens, nodes: &mut store.nodes, branches: Vec::new() }.node(&all, 0)
     }
 }
 
-/// Writes the node of sorted patterns that agree up to `depth`, its children before it.
-fn node(patterns: &[(Box<[u16]>, u32)], depth: usize, store: &mut Builder) -> u32 {
-    let common = common_literals(patterns, depth);
-    let prefix: Vec<u8> = common.iter().filter_map(|token| u8::try_from(*token).ok()).collect();
-    let inner = depth + common.len();
-    let ended = patterns.partition_point(|(tokens, _)| tokens.len() == inner);
-    let (ended, rest) = patterns.split_at(ended);
-    let (mut literals, mut classes, mut star) = (Vec::new(), Vec::new(), 0);
-    for group in rest.chunk_by(|(a, _), (b, _)| a[inner] == b[inner]) {
-        let child = node(group, inner + 1, store);
-        match group[0].0[inner] {
-            STAR => star = child,
-            token if token < STAR => literals.push(u32::from(token) << NODE_BITS | child),
-            token => classes.extend([u32::from(token - CLASS), child]),
+/// Writes nodes, children before their parents.
+struct Tree<'a> {
+    tokens: &'a [u16],
+    nodes: &'a mut Vec<u32>,
+    /// Branches of the nodes that are not written yet: a token and the child's number.
+    branches: Vec<(u16, u32)>,
+}
+
+impl Tree<'_> {
+    /// The node of sorted patterns that agree in their first `depth` tokens.
+    fn node(&mut self, patterns: &[Pattern], depth: usize) -> u32 {
+        let tokens = self.tokens;
+        let of = |pattern: &Pattern| &tokens[pattern.start..pattern.end];
+        let inner = depth + common_literals(patterns, depth, of);
+        let ended = patterns.partition_point(|pattern| of(pattern).len() == inner);
+        let (ended, rest) = patterns.split_at(ended);
+        let first_branch = self.branches.len();
+        let mut star = 0;
+        for group in rest.chunk_by(|a, b| of(a)[inner] == of(b)[inner]) {
+            let token = of(&group[0])[inner];
+            let child = self.node(group, inner + 1);
+            if token == STAR { star = child } else { self.branches.push((token, child)) }
         }
+        let prefix = patterns.first().map_or(&[][..], |first| &of(first)[depth..inner]);
+        let branches = &self.branches[first_branch..];
+        // sorted, so that the literals come first
+        let (literals, classes) = branches.split_at(branches.partition_point(|b| b.0 < STAR));
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let number = count(self.nodes.len());
+        // as many modules with one and the same alias there are not
+        let ended = &ended[..ended.len().min(HALF_MAX)];
+        self.nodes.extend([
+            (count(literals.len()) << 16) | count(classes.len()),
+            (count(prefix.len()) << 16) | count(ended.len()),
+            star,
+        ]);
+        let bytes = |part: &[u16]| {
+            let mut word = [0; 4];
+            for (byte, token) in word.iter_mut().zip(part) {
+                // a prefix holds literals alone
+                *byte = u8::try_from(*token).unwrap_or_default();
+            }
+            u32::from_le_bytes(word)
+        };
+        self.nodes.extend(prefix.chunks(4).map(bytes));
+        self.nodes.extend(ended.iter().map(|pattern| pattern.module));
+        let literal = |(token, child): &(u16, u32)| (u32::from(*token) << NODE_BITS) | child;
+        self.nodes.extend(literals.iter().map(literal));
+        let class = |(token, child): &(u16, u32)| [u32::from(token - CLASS), *child];
+        self.nodes.extend(classes.iter().flat_map(class));
+        self.branches.truncate(first_branch);
+        number
     }
-    let (prefix, prefix_len) = store.text(&prefix);
-    let count = |list: &[u32]| u32::try_from(list.len()).unwrap_or(u32::MAX);
-    let values: Vec<u32> = ended.iter().map(|(_, module)| *module).collect();
-    let counts = (count(&literals) << 16) | (count(&classes) / 2);
-    let number = count(&store.nodes);
-    store.nodes.extend([counts, prefix, prefix_len, star, count(&values)]);
-    store.nodes.extend(values.into_iter().chain(literals).chain(classes));
-    number
 }
 
-/// The literal bytes that all of the sorted patterns have next.
-fn common_literals(patterns: &[(Box<[u16]>, u32)], depth: usize) -> &[u16] {
-    let (Some((first, _)), Some((last, _))) = (patterns.first(), patterns.last()) else {
-        return &[];
-    };
-    let pairs = first[depth..].iter().zip(&last[depth..]);
-    let same = pairs.take_while(|(a, b)| a == b && **a < STAR).count();
-    &first[depth..depth + same]
+/// How many literal bytes all of the sorted patterns have next.
+fn common_literals<'a>(
+    patterns: &[Pattern],
+    depth: usize,
+    of: impl Fn(&Pattern) -> &'a [u16],
+) -> usize {
+    let (Some(first), Some(last)) = (patterns.first(), patterns.last()) else { return 0 };
+    let pairs = of(first)[depth..].iter().zip(&of(last)[depth..]);
+    pairs.take_while(|(a, b)| a == b && **a < STAR).count()
 }
 
 fn folded(byte: u8) -> u8 {
@@ -181,16 +227,15 @@ impl Search<'_> {
     fn visit(&mut self, number: u32, at: usize, open: &mut Vec<(u32, usize)>) -> Option<()> {
         let node = self.store.node(number)?;
         let (&head, rest) = node.split_first_chunk::<NODE_HEAD>()?;
-        let [counts, prefix, prefix_len, star, values] = head.map(u32::from_le_bytes);
+        let [branches, counts, star] = head.map(u32::from_le_bytes);
         let rest_of_text = self.text.get(at..)?;
-        let prefix = self.store.text(prefix, prefix_len);
+        let [literals, classes] = halves(branches);
+        let [prefix, values] = halves(counts);
+        let (prefix, rest) = prefix_of(rest, prefix)?;
         if !rest_of_text.starts_with(prefix) {
             return None;
         }
         let at = at + prefix.len();
-        let values = usize::try_from(values).ok()?;
-        let literals = usize::try_from(counts >> 16).ok()?;
-        let classes = usize::try_from(counts & 0xffff).ok()?;
         if star != 0 {
             self.try_star(star, at, open);
         }
@@ -230,10 +275,23 @@ impl Search<'_> {
             }
         };
         // most go on with a literal: only where it stands need they be visited
-        let prefix = self.store.node(node).and_then(|node| node.get(1..3)).unwrap_or(&[[0; 4]; 2]);
-        let prefix = self.store.text(u32::from_le_bytes(prefix[0]), u32::from_le_bytes(prefix[1]));
-        let first = prefix.first();
+        let first = self.store.node(node).and_then(|node| {
+            let (head, rest) = node.split_first_chunk::<NODE_HEAD>()?;
+            let [prefix, _] = halves(u32::from_le_bytes(head[1]));
+            prefix_of(rest, prefix)?.0.first()
+        });
         let fits = |place: &usize| first.is_none() || self.text.get(*place) == first;
         open.extend((at..tried).filter(fits).map(|place| (node, place)));
     }
+}
+
+/// The upper and the lower half.
+fn halves(word: u32) -> [usize; 2] {
+    [word >> 16, word & 0xffff].map(|half| usize::try_from(half).unwrap_or(HALF_MAX))
+}
+
+/// A prefix of so many bytes, and the words behind it.
+fn prefix_of(words: &[[u8; 4]], length: usize) -> Option<(&[u8], &[[u8; 4]])> {
+    let (prefix, rest) = words.split_at_checked(length.div_ceil(4))?;
+    Some((prefix.as_flattened().get(..length)?, rest))
 }

@@ -40,7 +40,7 @@ fn places(needs: &[Vec<usize>]) -> Vec<usize> {
     let mut free: Vec<usize> = (0..needs.len()).filter(|module| users[*module] == 0).collect();
     let mut place = vec![usize::MAX; needs.len()];
     let mut next = 0;
-    let mut in_circles = 0..needs.len();
+    let mut unplaced = 0..needs.len();
     loop {
         while let Some(module) = free.pop() {
             if place[module] != usize::MAX {
@@ -55,11 +55,27 @@ fn places(needs: &[Vec<usize>]) -> Vec<usize> {
                 }
             }
         }
-        match in_circles.find(|module| place[*module] == usize::MAX) {
-            Some(module) => free.push(module),
+        match unplaced.find(|module| place[*module] == usize::MAX) {
+            // the circle, and not what is only needed by it
+            Some(module) => free.push(one_of_the_circle(needs, &place, module)),
             None => return place,
         }
+        unplaced.start = 0;
     }
+}
+
+/// Goes from a module without a place from user to user until one comes again.
+fn one_of_the_circle(needs: &[Vec<usize>], place: &[usize], module: usize) -> usize {
+    let mut user_of = vec![module; needs.len()];
+    for (user, needed) in needs.iter().enumerate().filter(|(user, _)| place[*user] == usize::MAX) {
+        needed.iter().for_each(|needed| user_of[*needed] = user);
+    }
+    let mut seen = vec![false; needs.len()];
+    let mut at = module;
+    while !std::mem::replace(&mut seen[at], true) {
+        at = user_of[at];
+    }
+    at
 }
 
 #[cfg(test)]
