@@ -107,21 +107,23 @@ impl World {
 
     /// `anew`: reads every file, whatever the cache knows.
     fn read(args: &Args, anew: bool) -> Result<Self, Failure> {
+        let root = std::path::absolute(&args.root);
+        let root = root.map_err(|error| Failure::new(Exit::Usage, format!("--root: {error}")))?;
         let release = match &args.release {
             Some(release) => release.clone(),
-            None => default_release(&args.root)?,
+            None => default_release(&root)?,
         };
-        let is_machine = args.root == Path::new("/");
+        let is_machine = root == Path::new("/");
         let running = is_machine && running_release().is_ok_and(|own| own == release);
         let cache = args.cache.clone().or_else(|| usual_cache(&release).filter(|_| running));
         let progress = Progress::new();
         let (db, uncached) = match &cache {
             Some(file) if !anew => {
-                cache::open(&args.root, &release, file, &|read, of| progress.show(read, of))
+                cache::open(&root, &release, file, &|read, of| progress.show(read, of))
             }
             _ => {
                 let show = |read, of| progress.show(read, of);
-                let db = reading::update(&args.root, &release, None, &show).unwrap_or_default();
+                let db = reading::update(&root, &release, None, &show).unwrap_or_default();
                 let kept = cache.as_deref().map_or(Ok(()), |file| cache::write(&db, file));
                 let file = cache.clone().unwrap_or_default();
                 (db, kept.err().map(|error| ScanProblem { file, what: error.to_string() }))
@@ -130,7 +132,7 @@ impl World {
         progress.end();
         let cmdline =
             if running { fs::read("/proc/cmdline").unwrap_or_default() } else { Vec::new() };
-        let config = Config::read(&args.root, &cmdline);
+        let config = Config::read(&root, &cmdline);
         Ok(Self { db, config, running, uncached, cache })
     }
 
