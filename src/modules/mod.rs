@@ -7,6 +7,7 @@
 mod alias;
 mod build;
 pub mod cache;
+mod describe;
 mod ear;
 pub mod lease;
 mod links;
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 use crate::uevent::Devnum;
 use build::Contents;
+pub use describe::Description;
 use modinfo::ModInfo;
 use store::{Builder, DEVNAME, FILE, MODULE, PROBLEM, Section, Store};
 use tree::Found;
