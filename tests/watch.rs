@@ -146,6 +146,21 @@ async fn a_module_that_is_written_anew_in_place_is_gone_until_it_is_closed() {
 }
 
 #[tokio::test]
+async fn a_list_of_built_in_modules_is_read_when_it_is_closed() {
+    let mut rig = Rig::new().await;
+    let mut file = File::create(rig.path("modules.builtin.modinfo")).unwrap();
+    file.write_all(b"mem.alias=char-major-1-*\0mem.alias=devname:me").unwrap();
+    rig.quiet().await;
+    fs::write(rig.path("kernel/tun.ko"), tun()).unwrap();
+    let db = rig.until("net/tun", true).await;
+    assert!(db.devname(b"me").is_none(), "half a name");
+    assert!(db.problems()[0].file.ends_with("modules.builtin.modinfo"), "{:?}", db.problems());
+    file.write_all(b"m\0").unwrap();
+    drop(file);
+    assert!(rig.until("mem", true).await.devname(b"mem").unwrap().builtin);
+}
+
+#[tokio::test]
 async fn new_folders_are_watched_however_deep_and_wherever_they_come_from() {
     let mut rig = Rig::new().await;
     fs::create_dir_all(rig.path("updates/dkms/a/b")).unwrap();
@@ -200,6 +215,38 @@ async fn what_no_event_told_after_an_overflow_is_found() {
     }
     fs::write(rig.path("kernel/tun.ko"), tun()).unwrap();
     rig.until("net/tun", true).await;
+}
+
+/// A limit of a user namespace of its own, so that nobody else is held up.
+#[test]
+fn that_the_limit_of_watches_is_reached_is_said_once() {
+    const INSIDE: &str = "MAPDEV_TEST_INSIDE";
+    let name = "that_the_limit_of_watches_is_reached_is_said_once";
+    if std::env::var_os(INSIDE).is_none() {
+        let script = "echo 4 >/proc/sys/user/max_inotify_watches && exec \"$0\" \"$@\"";
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--user", "--map-root-user", "sh", "-euc", script]);
+        command.arg(std::env::current_exe().unwrap()).args(["--exact", name, "--nocapture"]);
+        let output = command.env(INSIDE, "1").output().unwrap();
+        let out = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success() && out.contains("1 passed"), "{out}");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let root = tempfile::tempdir().unwrap();
+        let tree = root.path().join("lib/modules").join(RELEASE);
+        fs::create_dir_all(tree.join("kernel")).unwrap();
+        let db = Arc::new(scan(root.path(), RELEASE));
+        let mut watch = Watch::new(root.path(), RELEASE, db);
+        let News::Deaf(problem) = watch.next().await else { panic!("a folder is not watched") };
+        assert!(problem.to_string().contains("max_user_watches"), "{problem}");
+        // the top is watched, and the module comes with a folder that is not
+        fs::create_dir(tree.join("extra")).unwrap();
+        fs::write(tree.join("extra/tun.ko"), tun()).unwrap();
+        let News::Modules(db) = watch.next().await else { panic!("it is told again") };
+        assert!(db.devname(b"net/tun").is_some());
+    });
 }
 
 /// On a complete kernel: from the last write to the new database.

@@ -323,7 +323,7 @@ async fn ended_bus(bus: &mut Option<oneshot::Receiver<Result<(), BusError>>>) ->
 
 /// What this build and mode can do, in words that stay.
 fn features(mode: Mode) -> Vec<String> {
-    let mut words = vec!["coldplug", "map", "modinfo", "policy", "grants"];
+    let mut words = vec!["coldplug", "map", "modinfo", "modules", "policy", "grants"];
     if mode == Mode::Active {
         words.extend(["nodes", "links", "announce"]);
     }

@@ -8,20 +8,20 @@ use std::sync::Once;
 /// Why a file was left out for now.
 pub const BEING_WRITTEN: &str = "somebody is writing it; looked at when it is closed";
 
-/// Whether somebody has the file open for writing at this moment.
+/// Whether somebody has the file open for writing at this moment; `None` if that cannot be told.
 ///
-/// The kernel grants a lease for reading to nobody else's file, and to none that is being written
-/// (`fcntl(2)`, `F_SETLEASE`). Where it grants none for another reason, nothing is known: `false`.
+/// The kernel grants a lease for reading on none that is being written (`fcntl(2)`, `F_SETLEASE`),
+/// and to nobody but root and the file's owner.
 #[must_use]
-pub fn is_being_written(file: &File) -> bool {
+pub fn is_being_written(file: &File) -> Option<bool> {
     outlive_the_signal();
     match set(file, libc::F_RDLCK) {
         Ok(()) => {
             // whoever opens the file in this moment waits until the lease is given back
             drop(set(file, libc::F_UNLCK));
-            false
+            Some(false)
         }
-        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        Err(error) => (error.kind() == io::ErrorKind::WouldBlock).then_some(true),
     }
 }
 
@@ -67,13 +67,13 @@ mod tests {
         let path = folder.path().join("x.ko");
         let writer = File::create(&path).unwrap();
         let reader = File::open(&path).unwrap();
-        assert!(is_being_written(&reader));
+        assert_eq!(is_being_written(&reader), Some(true));
         drop(writer);
-        assert!(!is_being_written(&reader));
+        assert_eq!(is_being_written(&reader), Some(false));
         let again = File::options().append(true).open(&path).unwrap();
-        assert!(is_being_written(&reader));
+        assert_eq!(is_being_written(&reader), Some(true));
         drop(again);
-        assert!(!is_being_written(&reader));
+        assert_eq!(is_being_written(&reader), Some(false));
     }
 
     #[test]
@@ -89,7 +89,7 @@ mod tests {
                 }
             });
             let reader = File::open(&path).unwrap();
-            let seen = (0..20_000).filter(|_| is_being_written(&reader)).count();
+            let seen = (0..20_000).filter(|_| is_being_written(&reader) == Some(true)).count();
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
             assert!(seen > 0, "the writer was never met");
         });

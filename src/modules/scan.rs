@@ -62,6 +62,8 @@ pub fn update(
     if let Some(old) = old
         && problems.is_empty()
         && old.has_files(&files)
+        // a list that was left out looks the same when its writer has closed it
+        && !old.problems().iter().any(|problem| problem.what == BEING_WRITTEN)
     {
         return None;
     }

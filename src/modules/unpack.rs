@@ -62,12 +62,16 @@ fn whole(file: &File, into: &mut Vec<u8>) -> io::Result<bool> {
     let written = || io::Error::other(BEING_WRITTEN);
     let stamp = || file.metadata().map(|meta| (meta.size(), meta.mtime(), meta.mtime_nsec()));
     let before = stamp()?;
-    if lease::is_being_written(file) {
+    if lease::is_being_written(file) == Some(true) {
         return Err(written());
     }
     let over = limited(file, into)?;
     // also one that came and went meanwhile
-    if lease::is_being_written(file) || stamp()? != before { Err(written()) } else { Ok(over) }
+    if lease::is_being_written(file) == Some(true) || stamp()? != before {
+        Err(written())
+    } else {
+        Ok(over)
+    }
 }
 
 /// Unpacks by the magic bytes; false if it is not packed.

@@ -21,8 +21,9 @@ use super::lease::{self, BEING_WRITTEN};
 use super::{ModuleDb, ScanProblem, scan, tree};
 
 /// After reading the tree, we rest as long as that took, but no longer than this: so that a package
-/// of thousands of modules does not take a whole processor while it is installed.
-const REST_MAX: Duration = Duration::from_millis(50);
+/// of thousands of modules does not take a whole processor while it is installed, and what comes
+/// last is in the map within 200 ms.
+const REST_MAX: Duration = Duration::from_millis(20);
 
 /// A file that somebody writes through another name is closed without our hearing of it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -105,13 +106,7 @@ impl Watch {
     fn read(&mut self) -> Option<Arc<ModuleDb>> {
         self.dirty = false;
         let started = Instant::now();
-        // the lists of built-in modules are read whenever anything is; alone they have no contents
-        let list = |problem: &ScanProblem| {
-            let name = problem.file.file_name().unwrap_or_default().as_bytes();
-            problem.what == BEING_WRITTEN && tree::stem(name).is_none()
-        };
-        let old = (!self.db.problems().iter().any(list)).then_some(&*self.db);
-        let new = scan::update(&self.root, &self.release, old, &|_, _| ());
+        let new = scan::update(&self.root, &self.release, Some(&self.db), &|_, _| ());
         let ended = Instant::now();
         self.rest_until = ended + ended.duration_since(started).min(REST_MAX);
         let db = Arc::new(new?);
@@ -316,5 +311,5 @@ fn is_wanted(top: bool, name: &OsStr) -> bool {
 fn is_complete(path: &Path) -> bool {
     // asked before the file is opened: opening a FIFO would wait
     let filled = fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() > 0);
-    filled && File::open(path).is_ok_and(|file| !lease::is_being_written(&file))
+    filled && File::open(path).is_ok_and(|file| lease::is_being_written(&file) == Some(false))
 }
