@@ -6,14 +6,19 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::dispatch::command::Command;
 use crate::modules::watch::{News, Watch};
 use crate::modules::{ModuleDb, cache};
+
+/// The cache is written when nothing changed for this long: once for a package, not for each module.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Starts to watch; ends with `stop` or with dispatch.
 pub(super) fn start(
@@ -39,8 +44,22 @@ async fn tell(root: &Path, file: &Path, db: Arc<ModuleDb>, commands: &mpsc::Send
     let release = db.release().to_owned();
     let mut told = db.problems().to_vec();
     let mut watch = Watch::new(root, &release, db);
+    let mut unwritten: Option<Arc<ModuleDb>> = None;
     loop {
-        match watch.next().await {
+        let news = match &unwritten {
+            None => watch.next().await,
+            Some(db) => match timeout(QUIET, watch.next()).await {
+                Ok(news) => news,
+                Err(_) => {
+                    if let Err(error) = cache::write(db, file) {
+                        info!("modules: {}: cannot keep the cache: {error}", file.display());
+                    }
+                    unwritten = None;
+                    continue;
+                }
+            },
+        };
+        match news {
             News::Deaf(problem) => warn!("modules: {problem}"),
             News::Modules(db) => {
                 let new = db.problems().iter().filter(|problem| !told.contains(problem));
@@ -49,10 +68,7 @@ async fn tell(root: &Path, file: &Path, db: Arc<ModuleDb>, commands: &mpsc::Send
                 if commands.send(Command::Modules(db.clone())).await.is_err() {
                     return;
                 }
-                // last: nobody waits for it
-                if let Err(error) = cache::write(&db, file) {
-                    info!("modules: {}: cannot keep the cache: {error}", file.display());
-                }
+                unwritten = Some(db);
             }
         }
     }

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::Dispatch;
 use super::command::Served;
@@ -341,7 +341,7 @@ impl Dispatch {
     /// Modules came or went.
     pub(super) fn renew_modules(&mut self, modules: Arc<ModuleDb>) {
         let book = Book { modules, ..Book::clone(&self.book) };
-        info!("{} modules, {} names", book.modules.len(), book.modules.devnames().len());
+        debug!("{} modules, {} names", book.modules.len(), book.modules.devnames().len());
         self.book = Arc::new(book);
         self.renew_names();
     }

@@ -156,6 +156,79 @@ fn an_installed_module_is_in_the_map_in_time_and_never_by_halves() {
     });
 }
 
+/// A Debian package with these folders of the kernel's, for the running kernel's release.
+fn package(machine: &Machine, folders: &[&str]) -> PathBuf {
+    let top = machine.top.join("package");
+    let release = running_release().unwrap();
+    for folder in folders {
+        let to = top.join("lib/modules").join(&release).join("kernel").join(folder);
+        fs::create_dir_all(&to).unwrap();
+        for file in fs::read_dir(real().unwrap().join(folder)).unwrap().flatten() {
+            if file.file_type().unwrap().is_file() {
+                fs::copy(file.path(), to.join(file.file_name())).unwrap();
+            }
+        }
+    }
+    fs::create_dir(top.join("DEBIAN")).unwrap();
+    let control = "Package: some-modules\nVersion: 1\nArchitecture: all\n\
+                   Maintainer: nobody <nobody@localhost>\nDescription: modules\n";
+    fs::write(top.join("DEBIAN/control"), control).unwrap();
+    for folder in ["info", "updates"] {
+        fs::create_dir_all(machine.root.join("var/lib/dpkg").join(folder)).unwrap();
+    }
+    fs::write(machine.root.join("var/lib/dpkg/status"), "").unwrap();
+    let file = machine.top.join("some-modules.deb");
+    dpkg("dpkg-deb", &["-Znone", "--build", top.to_str().unwrap(), file.to_str().unwrap()]);
+    file
+}
+
+fn dpkg(program: &str, arguments: &[&str]) {
+    let output = std::process::Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_package_of_modules_is_in_the_map_when_dpkg_has_ended() {
+    let name = "a_package_of_modules_is_in_the_map_when_dpkg_has_ended";
+    private(module_path!(), name, |machine| {
+        if real().is_none() {
+            return;
+        }
+        let file = package(&machine, &["drivers/net", "fs/fuse", "drivers/block", "drivers/vhost"]);
+        let bus = Bus::start(&machine.top);
+        let manager = Manager::new("manager");
+        let daemon = Daemon::start(&machine, &machine.place, &bus, &manager, &ACTIVE);
+        let mut map = Map::open(&bus);
+        let root = format!("--root={}", machine.root.display());
+        let names = ["net/tun", "fuse", "cuse", "loop-control", "vhost-net", "vhost-vsock"];
+        for _ in 0..3 {
+            dpkg("dpkg", &[&root, "--install", file.to_str().unwrap()]);
+            let ended = Instant::now();
+            let count = tree_size(&tree(&machine));
+            for name in names {
+                map.until(name, true);
+            }
+            println!("{count} modules installed: the last name after {:?}", ended.elapsed());
+            assert!(count > 30 && ended.elapsed() < PROMISED);
+            dpkg("dpkg", &[&root, "--remove", "some-modules"]);
+            let ended = Instant::now();
+            for name in names {
+                map.until(name, false);
+            }
+            println!("removed: the last name went after {:?}", ended.elapsed());
+            assert!(ended.elapsed() < PROMISED);
+        }
+        assert!(!machine.place.dev.join("net/tun").exists());
+        daemon.stop();
+    });
+}
+
+fn tree_size(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).unwrap().flatten();
+    let size = |path: PathBuf| if path.is_dir() { tree_size(&path) } else { 1 };
+    entries.map(|entry| size(entry.path())).sum()
+}
+
 #[test]
 fn two_hundred_changes_good_and_bad_end_in_what_a_scan_finds() {
     let name = "two_hundred_changes_good_and_bad_end_in_what_a_scan_finds";
