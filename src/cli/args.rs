@@ -75,13 +75,13 @@ pub enum Command {
     Chmod(chmod::Args),
     /// Give a device back the owner, group and mode that rules and policy say
     Reset(reset::Args),
-    /// Tell who gave a device its owner, group, mode and links, and in what order
+    /// Tell who gave a device its owner, group, mode, links and tags, and in what order
     Explain(explain::Args),
     /// Show where the nodes of /dev differ from what the daemon decided
     ///
     /// In shadow mode this is what would change if the daemon managed the machine.
     Compare,
-    /// Make the daemon read its policy anew and decide every device again
+    /// Make the daemon read rules and policy anew and decide every device again
     Reload(reload::Args),
     /// Show or set how much the daemon logs
     LogLevel(log_level::Args),

@@ -24,20 +24,22 @@ use crate::uevent::{Action, Origin, Uevent};
 /// Callers that wait for a device at once.
 const AWAITING_MAX: usize = 1024;
 
-/// Reads policy and names; every problem is logged, none is fatal.
+/// Reads policy, rules and names; every problem is logged, none is fatal.
 pub(super) fn load_book(config: &Config, generation: u64, modules: Arc<ModuleDb>) -> Book {
     let names = Names::load(&config.root);
     let (policy, problems) = Policy::load(&config.policy_folders(), &names);
     problems.into_iter().for_each(|problem| warn!("{problem}"));
+    let (rules, problems) = Rules::load(&config.root, &names);
+    problems.into_iter().for_each(|problem| warn!("{problem}"));
+    let (count, skipped) = (rules.iter().count(), rules.iter().filter(|rule| rule.acts()).count());
+    info!(rules = count, skipped, "udev rules loaded; programs and builtins are skipped");
     let (lines, problems) = tmpfiles::load(&config.root, &names);
     problems.into_iter().for_each(|problem| warn!("{problem}"));
-    let (rules, problems) = Rules::load(&config.root, &names);
-    problems.into_iter().for_each(|problem| info!("{problem}"));
     Book {
         generation,
         policy: Arc::new(policy),
+        rules: Arc::new(rules),
         names: Arc::new(names),
-        static_nodes: rules.static_nodes().into(),
         tmpfiles: lines.into(),
         modules,
     }

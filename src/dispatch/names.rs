@@ -327,8 +327,9 @@ fn escaped(name: &[u8]) -> std::ffi::OsString {
 impl Dispatch {
     /// Gathers the names anew, after a change of policy or of modules.
     pub(super) fn renew_names(&mut self) {
-        let Book { policy, tmpfiles, static_nodes, modules, .. } = &*self.book;
-        let sources = Sources { modules, tmpfiles, rules: static_nodes, policy };
+        let Book { policy, rules, tmpfiles, modules, .. } = &*self.book;
+        let rules = rules.static_nodes();
+        let sources = Sources { modules, tmpfiles, rules, policy };
         let (statics, problems) = Statics::gather(&sources);
         let problems: BTreeSet<String> = problems.iter().map(ToString::to_string).collect();
         let told = &mut self.publisher.fixed.told;

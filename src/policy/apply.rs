@@ -19,7 +19,10 @@ pub fn policy(policy: &Policy, device: &Device, decision: &mut Decision) {
         devtype: device.devtype(),
         sysname: &sysname,
         driver: &driver,
-        property: &|key| device.uevent().get(key),
+        property: &|key| {
+            let set = decision.properties.iter().find(|(known, _)| known == key);
+            set.map(|(_, value)| value.as_slice()).or_else(|| device.uevent().get(key))
+        },
     });
     lay(&overlay, decision);
 }

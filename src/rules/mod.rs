@@ -5,19 +5,29 @@
 //! `parse` and `settings` understand them, `resolve` puts them together. Globs, names and the way in
 //! which a mistake is shown are shared with policy.
 
+mod assign;
+pub mod clean;
+mod constants;
 pub mod cursor;
 pub mod decision;
+pub mod eval;
+pub mod event;
 pub mod files;
 pub mod grammar;
+mod import;
 pub mod lint;
+pub mod machine;
+mod matching;
 pub mod names;
 pub mod parse;
 pub mod resolve;
 pub mod rule;
 pub mod settings;
 pub mod static_node;
+mod subst;
 pub mod template;
 pub mod token;
+pub mod world;
 
 use crate::device::Device;
 pub use crate::{glob, problem};

@@ -233,7 +233,7 @@ fn constant(pair: &Pair<'_>) -> Result<Constant, Flaw> {
 
 fn test(pair: &Pair<'_>, operator: Operator, flaws: &mut Vec<Flaw>) -> Result<What, Flaw> {
     let mask = match pair.attribute {
-        None => None,
+        None | Some(b"") => None,
         Some(text) => Some(settings::octal(text).ok_or_else(|| {
             let what = "a mask of permission bits wanted, in octal up to 7777";
             Flaw::error(pair.attribute_at.clone(), what)
@@ -279,7 +279,7 @@ fn builtin(pair: &Pair<'_>) -> Result<Builtin, Flaw> {
 
 fn run(pair: &Pair<'_>, flaws: &mut Vec<Flaw>) -> Result<What, Flaw> {
     match pair.attribute {
-        None | Some(b"program" | b"") => Ok(What::RunProgram(template(pair, flaws))),
+        None | Some(b"program") => Ok(What::RunProgram(template(pair, flaws))),
         Some(b"builtin") => Ok(What::RunBuiltin(builtin(pair)?, template(pair, flaws))),
         Some(_) => {
             let what = "unknown kind of RUN; `program` or `builtin` wanted";

@@ -58,6 +58,11 @@ impl Rules {
         &self.files
     }
 
+    /// All rules, first to last.
+    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.files.iter().flat_map(|file| &file.rules)
+    }
+
     /// Nodes to be settled before there is any device, in the order of their rules.
     #[must_use]
     pub fn static_nodes(&self) -> &[StaticNode] {

@@ -175,7 +175,8 @@ pub enum Setting {
 pub enum Wanted {
     Known(u32),
     Filled(Template),
-    /// A name that nobody has: without effect, but that `:=` holds.
+    /// A name that nobody has. Of OWNER and GROUP it takes back what rules said before, of MODE it
+    /// does nothing.
     Nobody,
 }
 
@@ -279,6 +280,15 @@ impl Setting {
 }
 
 impl Wanted {
+    /// The number, if it is the same for every device.
+    #[must_use]
+    pub fn known(&self) -> Option<u32> {
+        match self {
+            Self::Known(number) => Some(*number),
+            Self::Filled(_) | Self::Nobody => None,
+        }
+    }
+
     /// Those that are filled in come before all that are known.
     fn rank(&self) -> u8 {
         match self {
@@ -358,6 +368,18 @@ pub struct Rule {
     pub label: Option<Box<[u8]>>,
     /// The rule of the same file to go on with when this one held.
     pub goto: Option<usize>,
+}
+
+impl Rule {
+    /// Whether it asks a program or a builtin for something.
+    #[must_use]
+    pub fn acts(&self) -> bool {
+        self.tokens.iter().any(|token| {
+            let asks = |import: &Import| matches!(import, Import::Program(_) | Import::Builtin(..));
+            matches!(&token.what, What::Program { .. })
+                || matches!(&token.what, What::Import { import, .. } if asks(import))
+        })
+    }
 }
 
 /// A file's rules, first to last.

@@ -37,8 +37,8 @@ impl StaticNode {
         // tokens are sorted: what a node is like comes before its name
         for token in &rule.tokens {
             match &token.what {
-                What::Owner(Wanted::Known(uid)) => owner = Some(*uid),
-                What::Group(Wanted::Known(gid)) => group = Some(*gid),
+                What::Owner(wanted @ (Wanted::Known(_) | Wanted::Nobody)) => owner = wanted.known(),
+                What::Group(wanted @ (Wanted::Known(_) | Wanted::Nobody)) => group = wanted.known(),
                 What::Mode(Wanted::Known(bits)) => mode = Some(*bits),
                 What::Tag(tag) => tags.push(tag.text().into()),
                 What::Options(Setting::StaticNode(name)) => nodes.push(Self {

@@ -18,6 +18,7 @@ mod modules;
 mod names;
 mod policy;
 mod random;
+mod rules;
 mod shadow;
 mod state;
 mod storm;

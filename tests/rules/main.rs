@@ -5,6 +5,11 @@
     reason = "a test prints what was found, and has failed when it cannot go on"
 )]
 
+mod answer;
+mod installed;
 mod peer;
 mod static_nodes;
+mod table;
+mod tree;
 mod verify;
+mod world;
