@@ -16,6 +16,7 @@ use crate::sysfs::Device;
 
 const RULES: &str = r#"
 KERNEL=="tun", GROUP="lab", MODE="0666", OPTIONS+="static_node=net/tun", TAG+="uaccess"
+KERNEL=="tun", SUBSYSTEM=="misc", MODE="0622"
 KERNEL=="fuse", GROUP="lab", OPTIONS+="static_node=fuse"
 KERNEL=="nothing", MODE="0666", OPTIONS+="static_node=nothing"
 "#;
@@ -298,9 +299,10 @@ done
 rm -f /etc/tmpfiles.d/*.conf
 kmod static-nodes --format=tmpfiles --output=/run/tmpfiles.d/static-nodes.conf
 systemd-tmpfiles --prefix=/dev --create --boot
-setpriv --bounding-set=-net_admin,-sys_module $UDEVD --daemon
-udevadm control --ping --timeout=20
+setpriv --bounding-set=-net_admin,-sys_module $UDEVD & udevd=$!
+until udevadm control --ping --timeout=20; do kill -0 $udevd; done
 udevadm control --exit
+wait $udevd
 ";
 
 #[test]
