@@ -39,6 +39,7 @@ package() {
 vm() {
     tests/vm/run.sh target/debian/mapdev_*.deb
     tests/vm/modules.sh target/release/mapdevctl
+    tests/vm/names.sh target/release
 }
 
 # while a step runs on a terminal: its time and the last line of its log
