@@ -200,3 +200,11 @@ fn of_several_kernels_one_must_be_named() {
     assert_eq!(ran.code, Some(1));
     assert!(ran.error().contains("/lib/modules/6.2: no folder of modules"), "{ran:?}");
 }
+
+#[test]
+fn of_another_tree_nothing_is_unloaded() {
+    let tree = Tree::new();
+    let ran = tree.run(&["unload", "tun"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.error().ends_with("only the running kernel's modules can be unloaded"), "{ran:?}");
+}

@@ -114,6 +114,50 @@ check "a module that only mapdevctl can unpack is loaded" gzipped
 check "a module that was removed is loaded again" again
 check "two at once both succeed" at_once
 
+# --- beside kmod: the same modules in the same order, after loading and after removing
+mods() { sed 's/ .*//' /proc/modules; }
+clear_all() {
+    for round in 1 2 3 4 5 6 7 8 9; do
+        for module in $(mods); do rmmod "$module" 2>/dev/null; done
+        [ "$(mods | wc -l)" = 0 ] && return 0
+    done
+    echo "after $round rounds these are there still:"
+    mods
+    return 1
+}
+as_kmod() {
+    clear_all || return 1
+    /kmod/modprobe "$1"
+    mods >/tmp/kmod-loaded
+    /kmod/modprobe -r "$1"
+    mods >/tmp/kmod-removed
+    clear_all || return 1
+    mapdevctl module load "$1"
+    mods >/tmp/own-loaded
+    mapdevctl module unload "$1"
+    mods >/tmp/own-removed
+    echo "# kmod has loaded:" && cat /tmp/kmod-loaded
+    diff /tmp/kmod-loaded /tmp/own-loaded && diff /tmp/kmod-removed /tmp/own-removed && wc -l /tmp/own-loaded
+}
+cat >/etc/modprobe.d/test.conf <<'EOF'
+alias my-dummy dummy
+alias both fou6
+alias both ext4
+softdep dummy pre: ifb post: nlmon fou6
+softdep fou pre: veth
+install veth /kmod/modprobe -i veth
+remove veth rmmod veth
+blacklist tun
+EOF
+rm -f /etc/modprobe.d/veth.conf
+for name in ext4 fs-ext4 fou6 dummy my-dummy both veth loop devname:net/tun macvtap nosuch; do
+    check "$name is loaded and removed as by kmod" as_kmod $name
+done
+keeps() { loads fou6 && ends 1 "used by fou6" mapdevctl module unload ip6_tunnel && there ip6_tunnel; }
+check "what is used stays, and by whom is told" keeps
+check "a part of the kernel stays" ends 1 "part of the kernel" mapdevctl module unload rtc-cmos
+check "what is not loaded is not removed" ends 0 "not loaded" mapdevctl module unload loop
+
 if [ -e /sys/module/compression ]; then
     echo "# $release unpacks $(cat /sys/module/compression) by itself"
 fi

@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 mapdevctl=$(realpath "${1:-target/release/mapdevctl}")
-seconds=${VM_SECONDS:-120}
+seconds=${VM_SECONDS:-240}
 accel=${VM_ACCEL:-tcg}
 folder=$PWD/target/vm
 mkdir -p "$folder"
@@ -29,7 +29,7 @@ if file -L "$busybox" 2>/dev/null | grep -q 'dynamically linked'; then
 fi
 
 # what the guest loads; of these, what they need is copied too
-modules=(ext4 loop tun veth tap dummy macvlan macvtap ipvlan nlmon ifb)
+modules=(ext4 loop tun veth tap dummy macvlan macvtap ipvlan nlmon ifb fou6)
 
 # copy_module KERNEL-ROOT RELEASE GUEST-ROOT MODULE: with all that it needs
 copy_module() {
@@ -63,7 +63,9 @@ make_guest() {
     cp "$busybox" "$guest/bin/busybox"
     ln -s busybox "$guest/bin/sh"
     strip -o "$guest/usr/bin/mapdevctl" "$mapdevctl"
-    ldd "$mapdevctl" | grep -o '/[^ ]*' | while read -r library; do
+    # kmod itself, to compare with
+    install -D "$(command -v kmod)" "$guest/kmod/modprobe"
+    ldd "$mapdevctl" "$guest/kmod/modprobe" | grep -o '/[^ ]*[^: ]' | grep '^/lib' | sort -u | while read -r library; do
         install -D -m 0755 "$library" "$guest$library"
     done
     install -m 0755 tests/vm/modules-guest.sh "$guest/init"
@@ -73,6 +75,7 @@ make_guest() {
     done
     for list in "${modules[@]}"; do copy_module "$root" "$release" "$guest" "$list"; done
     copy_odd_ones "$root" "$release" "$other" "$guest"
+    depmod -b "$guest" "$release"
     (cd "$guest" && find . -mindepth 1 | cpio --quiet -o -H newc -R 0:0) >"$work/initrd"
 }
 

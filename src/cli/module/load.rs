@@ -8,10 +8,9 @@ use super::World;
 use crate::cli::escape;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::output::Output;
-use crate::cli::table::Table;
 use crate::cli::values::utf8;
 use crate::modules::modprobe::{
-    Action, Blacklist, Done, LoadError, Loader, Outcome, Plan, Request, Step, Why,
+    Action, Blacklist, Done, Loader, Outcome, Plan, Request, Step, Why,
 };
 
 #[derive(Debug, clap::Args)]
@@ -55,9 +54,10 @@ pub(super) fn run(world: &World, args: &Args, output: &mut Output<'_>) -> Result
     let sysfs = Path::new("/sys");
     let loader = Loader { db: &world.db, sysfs, command_time: Loader::COMMAND_TIME };
     match loader.load(&plan) {
-        Ok(done) => tell(&done, None, output),
+        Ok(done) => super::tell(done.iter().map(told), output),
         Err(error) => {
-            tell(&error.done, Some(&error), output)?;
+            let failed = (error.module.clone(), "failed", Some(error.why.to_string()));
+            super::tell(error.done.iter().map(told).chain([failed]), output)?;
             let refused = matches!(error.why, Why::Refused);
             let exit = if refused { Exit::Refused } else { Exit::Failed };
             Err(Failure::new(exit, escape::text(&error.to_string())))
@@ -95,28 +95,14 @@ fn step_json(step: &Step) -> Value {
     })
 }
 
-fn tell(done: &[Done], failed: Option<&LoadError>, output: &mut Output<'_>) -> Result<(), Failure> {
-    let last = failed.map(|error| (&error.module, "failed", Some(error.why.to_string())));
-    let rows = done.iter().map(|done| {
-        let (word, why) = match &done.outcome {
-            Outcome::Loaded => ("loaded", None),
-            Outcome::AlreadyLoaded => ("already loaded", None),
-            Outcome::Builtin => ("builtin", None),
-            Outcome::CommandRan => ("command ran", None),
-            Outcome::Blacklisted => ("blacklisted", None),
-            Outcome::Failed(why) => ("failed", Some(why.to_string())),
-        };
-        (&done.module, word, why)
-    });
-    let rows = rows.chain(last);
-    if output.is_json() {
-        let row = |(module, outcome, why): (&Vec<u8>, &str, Option<String>)| json!({ "module": utf8(module), "outcome": outcome, "why": why });
-        return Ok(output.json(&rows.map(row).collect::<Value>())?);
-    }
-    let mut table = Table::new(&["MODULE", "OUTCOME", "WHY"]);
-    for (module, word, why) in rows {
-        let why = why.map_or("-".to_owned(), |why| escape::text(&why));
-        table.push([escape::bytes(module), word.to_owned(), why]);
-    }
-    Ok(table.print(output)?)
+fn told(done: &Done) -> (Vec<u8>, &'static str, Option<String>) {
+    let (word, why) = match &done.outcome {
+        Outcome::Loaded => ("loaded", None),
+        Outcome::AlreadyLoaded => ("already loaded", None),
+        Outcome::Builtin => ("builtin", None),
+        Outcome::CommandRan => ("command ran", None),
+        Outcome::Blacklisted => ("blacklisted", None),
+        Outcome::Failed(why) => ("failed", Some(why.to_string())),
+    };
+    (done.module.clone(), word, why)
 }

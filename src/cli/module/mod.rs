@@ -7,6 +7,7 @@ mod list;
 mod load;
 mod lookup;
 mod scan;
+mod unload;
 
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -21,6 +22,7 @@ use super::escape;
 use super::failure::{Exit, Failure};
 use super::nearest;
 use super::output::Output;
+use super::table::Table;
 use super::values::utf8;
 use crate::config::{Config as Settings, Mode};
 use crate::modules::modprobe::{Config, Plan, PlanError, Request, State, plan};
@@ -68,6 +70,10 @@ enum What {
     /// Does what modprobe does: aliases, blacklists, options, soft dependencies and install commands
     /// of modprobe.d and of the kernel's command line count.
     Load(load::Args),
+    /// Remove a module from the kernel, and what nobody else needs
+    ///
+    /// Does what modprobe -r does: soft dependencies and remove commands of modprobe.d count.
+    Unload(unload::Args),
 }
 
 pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
@@ -77,6 +83,7 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
         What::Info(what) => info::run(&World::open(args)?, what, output),
         What::Scan(what) => scan::run(args, what, output),
         What::Load(what) => load::run(&World::open(args)?, what, output),
+        What::Unload(what) => unload::run(&World::open(args)?, what, output),
     }
 }
 
@@ -284,6 +291,25 @@ fn file_shown(module: Option<Module<'_>>) -> String {
 
 fn file_json(module: Option<Module<'_>>) -> Option<String> {
     Some(module?.path()?.to_string_lossy().into_owned())
+}
+
+/// What became of each module, and why where it is not what was wanted.
+fn tell(
+    rows: impl Iterator<Item = (Vec<u8>, &'static str, Option<String>)>,
+    output: &mut Output<'_>,
+) -> Result<(), Failure> {
+    if output.is_json() {
+        let rows = rows.map(|(module, outcome, why)| {
+            json!({ "module": utf8(&module), "outcome": outcome, "why": why })
+        });
+        return Ok(output.json(&rows.collect::<Value>())?);
+    }
+    let mut table = Table::new(&["MODULE", "OUTCOME", "WHY"]);
+    for (module, outcome, why) in rows {
+        let why = why.map_or("-".to_owned(), |why| escape::text(&why));
+        table.push([escape::bytes(&module), outcome.to_owned(), why]);
+    }
+    Ok(table.print(output)?)
 }
 
 fn or_dash(cell: String) -> String {

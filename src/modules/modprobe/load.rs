@@ -81,8 +81,12 @@ pub enum Why {
     Exit(i32),
     Signal(i32),
     TimeUp(Duration),
-    /// Its install command loads it again.
+    /// Its command runs itself again.
     Loop,
+    /// A part of the kernel cannot be removed.
+    Builtin,
+    /// Who uses it, as far as these are modules.
+    InUse(Vec<String>),
 }
 
 /// A plan that was not done to its end.
@@ -116,15 +120,20 @@ impl fmt::Display for Why {
                 write!(f, "{}: {}{}", path.display(), io::Error::from(*errno), advice(*errno))
             }
             Self::Options => f.write_str("options without NUL wanted"),
-            Self::Shell(error) => write!(f, "its install command: /bin/sh: {error}"),
-            Self::Exit(code) => write!(f, "its install command ended with exit code {code}"),
-            Self::Signal(signal) => write!(f, "its install command was ended by signal {signal}"),
+            Self::Shell(error) => write!(f, "its command in modprobe.d: /bin/sh: {error}"),
+            Self::Exit(code) => write!(f, "its command in modprobe.d ended with exit code {code}"),
+            Self::Signal(signal) => {
+                write!(f, "its command in modprobe.d was ended by signal {signal}")
+            }
             Self::TimeUp(limit) => {
-                write!(f, "its install command was ended after {} s", limit.as_secs_f32())
+                write!(f, "its command in modprobe.d was ended after {} s", limit.as_secs_f32())
             }
-            Self::Loop => {
-                f.write_str("its install command loads it again; --ignore-install wanted there")
-            }
+            Self::Loop => f.write_str(
+                "its command in modprobe.d runs itself again; --ignore-install wanted there",
+            ),
+            Self::Builtin => f.write_str("it is part of the kernel"),
+            Self::InUse(holders) if holders.is_empty() => f.write_str("it is in use"),
+            Self::InUse(holders) => write!(f, "it is used by {}", holders.join(", ")),
         }
     }
 }
@@ -292,7 +301,10 @@ mod tests {
             "cannot load x: there is no such module; see alias and softdep in modprobe.d"
         );
         let failed = loaded(conf, &[], "b").unwrap_err();
-        assert_eq!(failed.to_string(), "cannot load b: its install command ended with exit code 2");
+        assert_eq!(
+            failed.to_string(),
+            "cannot load b: its command in modprobe.d ended with exit code 2"
+        );
     }
 
     #[test]

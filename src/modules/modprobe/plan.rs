@@ -140,8 +140,8 @@ pub fn plan(db: &ModuleDb, config: &Config, request: &Request<'_>) -> Result<Pla
 
 /// A module as it is asked for; one that comes by an alias is another than the same by its name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Asked {
-    module: Vec<u8>,
+pub(super) struct Asked {
+    pub(super) module: Vec<u8>,
     alias: Option<Vec<u8>>,
     /// It has no more than an install command, and that was found by its very name.
     command: Option<usize>,
@@ -154,15 +154,15 @@ impl Asked {
 }
 
 #[derive(Clone, Copy)]
-struct Lookup<'a> {
-    db: &'a ModuleDb,
-    config: &'a Config,
+pub(super) struct Lookup<'a> {
+    pub(super) db: &'a ModuleDb,
+    pub(super) config: &'a Config,
 }
 
 impl<'a> Lookup<'a> {
     /// The first of these that knows a name: the configuration's aliases, modules, the
     /// configuration's commands, aliases of modules, names and aliases of parts of the kernel.
-    fn find(self, name: &[u8]) -> Result<Vec<Asked>, PlanError> {
+    pub(super) fn find(self, name: &[u8]) -> Result<Vec<Asked>, PlanError> {
         let name = normalized(name).ok_or(PlanError::Brackets)?;
         let found: Vec<_> = self.config.aliases_of(&name).collect();
         if !found.is_empty() {
@@ -202,6 +202,31 @@ impl<'a> Lookup<'a> {
     fn module(self, name: &[u8]) -> Option<Module<'a>> {
         self.db.loadable(name).or_else(|| self.db.module(name))
     }
+
+    /// The first `softdep` for a module, the kernel's own list being one file among the others; names
+    /// that nothing is found for are left out.
+    pub(super) fn softdeps(self, module: &[u8]) -> (Vec<Asked>, Vec<Asked>) {
+        let written = |first: bool| {
+            let softdeps = self.config.softdeps.iter();
+            let mut fitting = softdeps.filter(move |softdep| softdep.first == first);
+            let found = fitting.find(|softdep| fnmatch(&softdep.module, module));
+            found.map(|softdep| &*softdep.text)
+        };
+        let own = || self.module(module)?.softdeps().next();
+        let text = written(true).or_else(own).or_else(|| written(false));
+        let (pre, post) = softdep(text.unwrap_or_default());
+        let found = |names: Vec<&[u8]>| {
+            let found = names.into_iter().filter_map(|name| self.find(name).ok());
+            found.flatten().collect()
+        };
+        (found(pre), found(post))
+    }
+
+    /// All modules that a module needs, in the order in which they are loaded.
+    pub(super) fn needs(self, module: &[u8]) -> impl Iterator<Item = Asked> {
+        let needs = self.module(module).into_iter().flat_map(Module::load_order);
+        needs.map(|module| Asked::module(module.name().as_bytes()))
+    }
 }
 
 struct Planner<'a> {
@@ -235,9 +260,7 @@ impl<'a> Planner<'a> {
         if depth > DEPTH_LIMIT || self.order.len() > STEPS_LIMIT {
             return Err(PlanError::TooDeep(asked.module.clone()));
         }
-        let module = self.lookup.module(&asked.module);
-        let needs = module.into_iter().flat_map(Module::load_order);
-        let needs: Vec<_> = needs.map(|module| Asked::module(module.name().as_bytes())).collect();
+        let needs: Vec<_> = self.lookup.needs(&asked.module).collect();
         if target.is_some() {
             self.required.insert(asked.clone());
             self.required.extend(needs.iter().cloned());
@@ -255,7 +278,7 @@ impl<'a> Planner<'a> {
 
     /// Adds a module between its soft dependencies.
     fn surround(&mut self, asked: &Asked, depth: usize) -> Result<(), PlanError> {
-        let (pre, post) = self.softdeps(&asked.module);
+        let (pre, post) = self.lookup.softdeps(&asked.module);
         for module in &pre {
             self.visit(module, None, depth + 1)?;
         }
@@ -266,25 +289,6 @@ impl<'a> Planner<'a> {
             self.visit(module, None, depth + 1)?;
         }
         Ok(())
-    }
-
-    /// The first `softdep` for a module, the kernel's own list being one file among the others; names
-    /// that nothing is found for are left out.
-    fn softdeps(&self, module: &[u8]) -> (Vec<Asked>, Vec<Asked>) {
-        let written = |first: bool| {
-            let softdeps = self.lookup.config.softdeps.iter();
-            let mut fitting = softdeps.filter(move |softdep| softdep.first == first);
-            let found = fitting.find(|softdep| fnmatch(&softdep.module, module));
-            found.map(|softdep| &*softdep.text)
-        };
-        let own = || self.lookup.module(module)?.softdeps().next();
-        let text = written(true).or_else(own).or_else(|| written(false));
-        let (pre, post) = softdep(text.unwrap_or_default());
-        let found = |names: Vec<&[u8]>| {
-            let found = names.into_iter().filter_map(|name| self.lookup.find(name).ok());
-            found.flatten().collect()
-        };
-        (found(pre), found(post))
     }
 
     fn steps(self, target: &Asked, options: &[u8]) -> Vec<Step> {

@@ -1,4 +1,4 @@
-//! Stage 3b: runs an install command as modprobe(8) does, but not for ever and not in a circle.
+//! Stage 3b: runs an install or remove command as modprobe(8) does, but not for ever and not in a circle.
 
 use std::ffi::{OsStr, OsString};
 use std::io;

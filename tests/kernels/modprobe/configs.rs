@@ -160,8 +160,8 @@ fn configurations_mean_what_they_mean_to_modprobe() {
             let config = Config::of_folders(&folders, &super::machine_cmdline());
             let compare = |words: &&str| {
                 let asked = question(words);
-                let theirs = theirs(&kernel, folder.path(), None, &asked);
-                (format!("{about}: {words}"), ours(&kernel, &config, &asked), theirs)
+                let theirs = theirs(kernel, folder.path(), None, &asked);
+                (format!("{about}: {words}"), ours(kernel, &config, &asked), theirs)
             };
             names.iter().map(compare).collect::<Vec<_>>()
         });
@@ -191,8 +191,8 @@ fn files_come_in_the_order_of_their_names() {
     for kernel in kernels() {
         let compared = ["tun", "loop", "x", "ext4", "btrfs"].map(|name| {
             let asked = Question::of(name);
-            let theirs = theirs(&kernel, folder.path(), None, &asked);
-            (name.to_owned(), ours(&kernel, &config, &asked), theirs)
+            let theirs = theirs(kernel, folder.path(), None, &asked);
+            (name.to_owned(), ours(kernel, &config, &asked), theirs)
         });
         same(&format!("{}, order of files", kernel.db.release()), &compared);
     }
@@ -244,8 +244,8 @@ fn the_kernels_command_line_means_what_it_means_to_modprobe() {
             let config = Config::of_folders(&[], format!("{line}\n").as_bytes());
             let compare = |words: &str| {
                 let asked = question(words);
-                let theirs = theirs(&kernel, folder.path(), Some(file.path()), &asked);
-                (format!("{line}: {words}"), ours(&kernel, &config, &asked), theirs)
+                let theirs = theirs(kernel, folder.path(), Some(file.path()), &asked);
+                (format!("{line}: {words}"), ours(kernel, &config, &asked), theirs)
             };
             NAMES.map(compare)
         });

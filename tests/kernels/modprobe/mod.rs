@@ -61,10 +61,10 @@ fn a_modalias_loads_all_that_offer_it() {
         // modprobe does everything once more for each further pattern of one module that fits, so
         // it is asked which modules it finds; the steps for each are compared above
         let compared = each(&questions, |asked| {
-            let plan = our_plan(&kernel, &config, asked);
+            let plan = our_plan(kernel, &config, asked);
             let ours = plan.iter().flat_map(|plan| &plan.targets);
             let ours: Vec<_> = ours.map(|t| String::from_utf8_lossy(&t.module)).collect();
-            let theirs = their_modules(&kernel, empty.path(), asked);
+            let theirs = their_modules(kernel, empty.path(), asked);
             let name = String::from_utf8_lossy(&asked.name).into_owned();
             (name, Some(ours.join("\n")), Some(theirs.join("\n")))
         });
@@ -78,7 +78,7 @@ fn every_module_is_loaded_with_what_it_needs_in_modprobes_order() {
     let config = Config::of_folders(&[], &machine_cmdline());
     for kernel in kernels() {
         let begun = Instant::now();
-        let listed = listed_builtins(&kernel);
+        let listed = listed_builtins(kernel);
         let known = kernel.db.modules().map(|module| module.name());
         let (known, only_described): (Vec<_>, Vec<_>) = known.partition(|name| {
             listed.contains(*name) || !kernel.db.module(name.as_bytes()).unwrap().is_builtin()
@@ -86,7 +86,7 @@ fn every_module_is_loaded_with_what_it_needs_in_modprobes_order() {
         let questions: Vec<_> = known.into_iter().map(Question::of).collect();
         let compared = each(&questions, |asked| {
             let name = String::from_utf8_lossy(&asked.name).into_owned();
-            (name, ours(&kernel, &config, asked), theirs(&kernel, empty.path(), None, asked))
+            (name, ours(kernel, &config, asked), theirs(kernel, empty.path(), None, asked))
         });
         let what = format!("{}, every module", kernel.db.release());
         println!("{what}: {:?}", begun.elapsed());
@@ -94,9 +94,9 @@ fn every_module_is_loaded_with_what_it_needs_in_modprobes_order() {
         // what modules.builtin.modinfo alone names is no module for kmod; here it is what it is
         for name in only_described {
             let asked = Question::of(name);
-            let theirs = theirs(&kernel, empty.path(), None, &asked);
+            let theirs = theirs(kernel, empty.path(), None, &asked);
             let wanted = theirs.unwrap_or_else(|| format!("builtin {name}\n"));
-            assert_eq!(ours(&kernel, &config, &asked), Some(wanted));
+            assert_eq!(ours(kernel, &config, &asked), Some(wanted));
         }
     }
 }

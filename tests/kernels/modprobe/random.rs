@@ -145,8 +145,8 @@ fn random_configurations_load_what_modprobe_loads() {
             });
             questions
                 .map(|asked| {
-                    let theirs = theirs(&kernel, folder.path(), None, &asked);
-                    (format!("{case} {asked:?}\n{text}"), ours(&kernel, &config, &asked), theirs)
+                    let theirs = theirs(kernel, folder.path(), None, &asked);
+                    (format!("{case} {asked:?}\n{text}"), ours(kernel, &config, &asked), theirs)
                 })
                 .collect::<Vec<_>>()
         });
