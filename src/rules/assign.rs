@@ -1,7 +1,7 @@
 //! Stage 4: what a rule assigns when all its comparisons held.
 #![forbid(unsafe_code)]
 
-use crate::rules::clean::{replace_in_interface, replace_unsafe, words};
+use crate::rules::clean::{replace_in_interface, replace_unsafe};
 use crate::rules::decision::{Attribute, Run, Skipped};
 use crate::rules::event::{Escape, Event};
 use crate::rules::matching::sysctl_path;
@@ -172,10 +172,9 @@ impl Event<'_> {
             self.decision.run.clear();
         }
         let Some(command) = self.fill(command, LINE_MAX) else { return };
-        if !words(&command).is_empty() {
-            let source = self.source(token);
-            self.decision.run.push(Run { builtin, command, source });
-        }
+        // an empty command fails when its turn comes, and is listed until then
+        let source = self.source(token);
+        self.decision.run.push(Run { builtin, command, source });
     }
 }
 

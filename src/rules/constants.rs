@@ -45,6 +45,15 @@ pub(super) fn virtualization() -> &'static str {
     container().or_else(virtual_machine).unwrap_or("none")
 }
 
+/// The kernel's command line; in a container, where that is the host's, the first process's.
+pub(super) fn command_line() -> Vec<u8> {
+    if container().is_none() {
+        return fs::read("/proc/cmdline").unwrap_or_default();
+    }
+    let words = fs::read("/proc/1/cmdline").unwrap_or_default();
+    words.split(|byte| *byte == 0).collect::<Vec<_>>().join(&b' ')
+}
+
 fn container() -> Option<&'static str> {
     const NAMES: [&str; 8] =
         ["systemd-nspawn", "lxc-libvirt", "lxc", "docker", "podman", "rkt", "wsl", "proot"];

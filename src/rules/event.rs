@@ -123,6 +123,16 @@ impl<'a> Event<'a> {
         }
     }
 
+    /// The tags that TAG and TAGS see at the event's device: all that it ever had, as it was made from
+    /// a message; of a device that goes away and was remembered, the current ones.
+    pub(super) fn tags_to_match(&self) -> impl Iterator<Item = &[u8]> {
+        let removed = self.device.uevent().action() == Action::Remove;
+        let remembered = removed && self.old.is_some_and(|old| !old.is_empty());
+        let tags = &self.decision.tags;
+        let tags = if remembered { &tags.current } else { &tags.sticky };
+        tags.iter().map(Vec::as_slice)
+    }
+
     /// What was decided.
     #[must_use]
     pub fn finish(mut self) -> Decision {

@@ -1,6 +1,8 @@
 //! Stage 4: PROGRAM and IMPORT: what others say of the device.
 #![forbid(unsafe_code)]
 
+use std::io::ErrorKind;
+
 use crate::rules::clean::{OF_INPUT, replace_unsafe, trim_end, words};
 use crate::rules::decision::Skipped;
 use crate::rules::eval::Failed;
@@ -62,11 +64,15 @@ impl Event<'_> {
         let worked = match import {
             Import::File(path) => {
                 let Some(path) = self.fill(path, PATH_MAX) else { return Ok(false) };
-                let content = self.world.file(&path).map_err(|error| Failed {
-                    source: self.source(token),
-                    what: format!("cannot read {}: {error}", path.escape_ascii()),
-                })?;
-                self.take_lines(content.as_deref(), token)
+                match self.world.file(&path) {
+                    Ok(content) => self.take_lines(content.as_deref(), token),
+                    // it can be opened, and only then there is nothing to read
+                    Err(error) if error.kind() == ErrorKind::IsADirectory => false,
+                    Err(error) => {
+                        let what = format!("cannot read {}: {error}", path.escape_ascii());
+                        return Err(Failed { source: self.source(token), what });
+                    }
+                }
             }
             Import::Program(command) => {
                 let Some(command) = self.fill(command, LINE_MAX) else { return Ok(false) };

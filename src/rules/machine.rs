@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::device::DeviceId;
 use crate::device::record::{Record, Records};
-use crate::rules::constants::{architecture, virtualization};
+use crate::rules::constants::{architecture, command_line, virtualization};
 use crate::rules::rule::{Builtin, Constant};
 use crate::rules::world::{Pair, Ran, World};
 
@@ -28,8 +28,7 @@ impl Machine {
     /// `records` is where other devices' records are looked up.
     #[must_use]
     pub fn new(records: Records) -> Self {
-        let command_line = fs::read("/proc/cmdline").unwrap_or_default();
-        Self { records, command_line, virtualization: virtualization() }
+        Self { records, command_line: command_line(), virtualization: virtualization() }
     }
 }
 
@@ -52,6 +51,9 @@ impl World for Machine {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             meta => meta?,
         };
+        if meta.is_dir() {
+            return Err(ErrorKind::IsADirectory.into());
+        }
         if !meta.is_file() {
             return Err(io::Error::other("a regular file wanted"));
         }

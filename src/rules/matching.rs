@@ -32,10 +32,7 @@ impl Event<'_> {
             Subject::Name => matcher.holds(self.decision.name.as_deref().unwrap_or_default()),
             Subject::Env(key) => matcher.holds(&self.property(key).unwrap_or_default()),
             Subject::Const(constant) => matcher.holds(&self.world.constant(*constant)),
-            // the event's device was made from a message, and so shows what it ever had
-            Subject::Tag => {
-                matcher.holds_for_any(self.decision.tags.sticky.iter().map(Vec::as_slice))
-            }
+            Subject::Tag => matcher.holds_for_any(self.tags_to_match()),
             Subject::Subsystem => matcher.holds(device.subsystem()),
             Subject::Driver => matcher.holds(&device.driver().unwrap_or_default()),
             Subject::Attr(name) => {
@@ -122,7 +119,7 @@ impl Event<'_> {
                     let record = self.world.record(device.id()).unwrap_or_default();
                     matcher.holds_for_any(record.current_tags.iter().map(Vec::as_slice))
                 }
-                None => matcher.holds_for_any(self.decision.tags.sticky.iter().map(Vec::as_slice)),
+                None => matcher.holds_for_any(self.tags_to_match()),
             },
         }
     }

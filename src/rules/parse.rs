@@ -105,8 +105,10 @@ fn piece(pair: &Pair<'_>, names: &Names, flaws: &mut Vec<Flaw>) -> Result<Piece,
     let own = |subject| What::Match(subject, matcher(pair, operator));
     let up = |subject| What::Parent(subject, matcher(pair, operator));
     let what = match (key, operator.is_match()) {
-        (Key::Label, _) => return label(pair).map(|(label, _)| Piece::Label(label)),
-        (Key::Goto, _) => return label(pair).map(|(label, at)| Piece::Goto(label, at)),
+        (Key::Label, _) => return Ok(Piece::Label(pair.value.as_slice().into())),
+        (Key::Goto, _) => {
+            return Ok(Piece::Goto(pair.value.as_slice().into(), pair.value_at.clone()));
+        }
         (Key::Options, _) => match settings::options(pair, flaws)? {
             Some(setting) => What::Options(setting),
             None => return Ok(Piece::Nothing),
@@ -156,13 +158,6 @@ fn piece(pair: &Pair<'_>, names: &Names, flaws: &mut Vec<Flaw>) -> Result<Piece,
     Ok(Piece::Token(what, operator))
 }
 
-fn label(pair: &Pair<'_>) -> Result<(Box<[u8]>, Range<usize>), Flaw> {
-    if pair.value.is_empty() {
-        return Err(Flaw::error(pair.operator_at.clone(), "the name of a label wanted"));
-    }
-    Ok((pair.value.as_slice().into(), pair.value_at.clone()))
-}
-
 /// The value as a template; what of it is doubtful is told.
 pub(super) fn template(pair: &Pair<'_>, flaws: &mut Vec<Flaw>) -> Template {
     let (template, doubts) = Template::new(&pair.value);
@@ -184,9 +179,11 @@ fn matcher(pair: &Pair<'_>, operator: Operator) -> Matcher {
     } else {
         &pair.value
     };
+    // `?*` is udev's other word for `!=""`, which makes a difference in lists: an empty one holds it
+    let something = text == b"?*";
     Matcher {
-        pattern: Pattern::new(text),
-        negated: operator == Operator::Unmatch,
+        pattern: Pattern::new(if something { b"" } else { text }),
+        negated: (operator == Operator::Unmatch) != something,
         nocase: pair.nocase,
         keeps_blanks: pair.value.last().is_none_or(|byte| is_blank(*byte)),
     }

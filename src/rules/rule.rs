@@ -231,7 +231,9 @@ impl What {
             Self::Options(setting) => setting.rank(),
             Self::Owner(wanted) => 33 + wanted.rank(),
             Self::Group(wanted) => 34 + wanted.rank(),
-            Self::Mode(wanted) => 35 + wanted.rank(),
+            // whether text is a mode is seen when the rule is applied, also where nothing is filled in
+            Self::Mode(Wanted::Filled(_) | Wanted::Nobody) => 35,
+            Self::Mode(Wanted::Known(_)) => 38,
             Self::Tag(_) => 39,
             Self::Seclabel { .. } => 41,
             Self::Env { .. } => 42,

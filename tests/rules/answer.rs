@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 
+use mapdev::device::record::Record;
 use mapdev::rules::decision::Decision;
 use mapdev::rules::event::Event;
+
+use crate::world::COMMAND_LINE;
 
 /// Properties, and in parentheses what else there is.
 pub(crate) type Answer = BTreeMap<String, String>;
@@ -35,6 +38,7 @@ pub(crate) fn theirs(devpath: &str, action: &str) -> (Answer, String) {
     let mut command = Command::new("udevadm");
     command.args(["test", "--action", action, &format!("/sys{devpath}")]);
     command.env_clear().env("SYSTEMD_DEVICE_VERIFY_SYSFS", "0").stderr(Stdio::piped());
+    command.env("SYSTEMD_PROC_CMDLINE", COMMAND_LINE);
     let output = command.output().unwrap();
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut runs = String::new();
@@ -60,6 +64,21 @@ pub(crate) fn ours(event: Event<'_>) -> (Answer, Decision) {
     let runs = decision.run.iter().map(|run| format!("'{}' ", text(&run.command)));
     answer.insert("(run)".into(), runs.collect());
     (answer, decision)
+}
+
+/// What is remembered of the device.
+pub(crate) fn remember(record: &Record, answer: &mut Answer) {
+    let mut put = |key: &str, list: &[Vec<u8>]| {
+        let mut list: Vec<_> = list.iter().map(|entry| String::from_utf8_lossy(entry)).collect();
+        list.sort();
+        answer.insert(key.to_owned(), list.join(" "));
+    };
+    put("(links)", &record.links);
+    put("(sticky)", &record.sticky_tags);
+    put("(current)", &record.current_tags);
+    let pairs = record.properties.iter().map(|(key, value)| [key, value.as_slice()].join(&b'='));
+    put("(properties)", &pairs.collect::<Vec<_>>());
+    answer.insert("(priority)".into(), record.link_priority.to_string());
 }
 
 pub(crate) fn differences(ours: &Answer, theirs: &Answer) {

@@ -6,8 +6,16 @@
 )]
 
 mod answer;
+mod damaged;
+mod generate;
 mod installed;
 mod peer;
+#[path = "../live/random.rs"]
+mod random;
+mod random_rules;
+#[path = "../rules_text/mod.rs"]
+#[expect(unreachable_pub, reason = "the fuzzer uses it as well")]
+mod rules_text;
 mod static_nodes;
 mod table;
 mod tree;
