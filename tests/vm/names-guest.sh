@@ -111,13 +111,13 @@ check "its node is made anew" soon node loop-control "character special file a:e
 check "and opening it loads the driver again" sh -c 'exec 3<>/dev/loop-control && grep "^loop " /proc/modules'
 
 # --- modules come and go
-check "there is no fuse yet" no_node fuse
-cp /spare/fuse.ko* "$tree/extra/"
-check "a module that is copied in has its name at once" soon map fuse "crw------- 0 0 10:229 module"
-check "and its node" soon node fuse "character special file a:e5 0:0 600"
-rm "$tree"/extra/fuse.ko*
-check "a module that is removed has none" soon map fuse ""
-check "nor a node" soon no_node fuse
+check "there is no cuse yet" no_node cuse
+cp /spare/cuse.ko* "$tree/extra/"
+check "a module that is copied in has its name at once" soon map cuse "crw------- 0 0 10:203 module"
+check "and its node" soon node cuse "character special file a:cb 0:0 600"
+rm "$tree"/extra/cuse.ko*
+check "a module that is removed has none" soon map cuse ""
+check "nor a node" soon no_node cuse
 
 grep -E ' (WARN|ERROR) ' /tmp/log | sed 's/^/# /'
 echo "1..$count"

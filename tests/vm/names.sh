@@ -62,7 +62,7 @@ EOF
         cp "$root/lib/modules/$release/modules.$list" "$guest/lib/modules/$release/"
     done
     copy_modules "$root" "$release" "$guest" tun loop uhid zram
-    find "$root/lib/modules/$release" -name 'fuse.ko*' -exec cp {} "$guest/spare/" \;
+    find "$root/lib/modules/$release" -name 'cuse.ko*' -exec cp {} "$guest/spare/" \;
     (cd "$guest" && find . -mindepth 1 | cpio --quiet -o -H newc -R 0:0) >"$work/initrd"
 }
 
