@@ -11,7 +11,8 @@ if [ "$(id -u)" = 0 ] && ! unshare --mount true 2>/dev/null; then
 fi
 
 packages=(gcc libc6-dev git dbus-daemon dbus-bin systemd udev kmod polkitd pkexec acl procps iproute2
-    util-linux shellcheck lintian dpkg-dev mandoc mmdebstrap libarchive-tools cpio qemu-system-x86)
+    util-linux shellcheck lintian dpkg-dev mandoc mmdebstrap libarchive-tools cpio qemu-system-x86
+    busybox-static binutils xz-utils file)
 export RUSTFLAGS='' RUSTDOCFLAGS='-D warnings' CARGO_TERM_COLOR=never
 logs=target/check
 started=$SECONDS
@@ -35,7 +36,11 @@ package() {
     make --no-print-directory deb
     lintian --fail-on error --suppress-tags-from-file packaging/debian/lintian-suppressed target/debian/mapdev_*.deb
 }
-vm() { tests/vm/run.sh target/debian/mapdev_*.deb; }
+vm() {
+    tests/vm/run.sh target/debian/mapdev_*.deb
+    tests/vm/modules.sh target/release/mapdevctl
+    tests/vm/names.sh target/release
+}
 
 # while a step runs on a terminal: its time and the last line of its log
 watch_step() {

@@ -4,6 +4,12 @@
 // daemon and tools read the same configuration
 pub mod config;
 
+// a mistake in any file that is read, and where it is
+pub mod problem;
+
+// the patterns of rules, policy and modprobe.d
+pub mod glob;
+
 // 1 HEAR: bytes from the kernel become a `Uevent`
 pub mod uevent;
 

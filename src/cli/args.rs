@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use super::output::Color;
 use super::{
-    chmod, chown, completions, explain, info, list, log_level, man, map, reload, reset, settle,
-    verify,
+    chmod, chown, completions, explain, info, list, log_level, man, map, module, reload, reset,
+    settle, verify,
 };
 
 const AFTER_HELP: &str = "\
@@ -16,7 +16,7 @@ On a terminal, output is a table with a heading. In a pipe there is no heading, 
 separated by one tab. Control characters in the names of devices are shown as \\xHH. With --json, \
 each command prints one JSON document, and monitor one a line.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such device, 4 refused (permission, lockout \
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such device or module, 4 refused (permission, lockout \
 guard, shadow mode).
 
 Environment: MAPDEV_BUS_ADDRESS is used when --bus is not given; NO_COLOR turns colour off.";
@@ -63,6 +63,8 @@ pub enum Command {
     Settle(settle::Args),
     /// Read the shared map of /dev
     Map(map::Args),
+    /// Look modules up by the names that they serve, and load them; needs no daemon
+    Module(module::Args),
     /// Change the owner, the group or both of a device
     ///
     /// The change lasts until the device is removed, or with --persist for good.

@@ -1,4 +1,5 @@
-//! `mapdevctl explain DEVICE`: who gave it its owner, group, mode, links and tags, in order.
+//! `mapdevctl explain DEVICE`: who gave it its owner, group, mode, links and tags, in order; also for
+//! a name that is there before its device.
 
 use std::collections::HashSet;
 
@@ -7,7 +8,7 @@ use serde_json::json;
 use super::escape;
 use super::failure::{Exit, Failure};
 use super::output::{Output, Tone};
-use super::proxy::Step;
+use super::proxy::{DeviceProxy, ModulesProxy, Step};
 use super::session::Session;
 
 const ACTION: Option<&str> = Some("org.mapdev1.explain");
@@ -17,7 +18,8 @@ const USUAL: [&str; 5] = ["owner", "group", "mode", "links", "tags"];
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A node, a link to one, a path below /sys, or a number such as c10:200
+    /// A node, a link to one, a path below /sys, a number such as c10:200, or a name below /dev
+    /// that a module serves which is not loaded
     device: String,
 
     /// Only these: owner, group, mode, links, tags, properties
@@ -31,16 +33,62 @@ struct Story {
     steps: Vec<Step>,
 }
 
+/// What is asked about: a device, or a name without one.
+enum Subject {
+    Device(DeviceProxy<'static>),
+    Name(ModulesProxy<'static>, String),
+}
+
+impl Subject {
+    async fn find(session: &Session, name: &str) -> Result<Self, Failure> {
+        let error = match session.resolve(name).await {
+            Ok(path) => return Ok(Self::Device(session.device(&path).await?)),
+            Err(error) => error,
+        };
+        if !error.is(Exit::NoSuchDevice) {
+            return Err(error);
+        }
+        let modules = session.modules().await?;
+        let told = modules.explain(name, "owner").await;
+        match told.map_err(|error| Failure::of_call(error, ACTION)) {
+            Ok(_) => Ok(Self::Name(modules, name.to_owned())),
+            Err(other) if other.is(Exit::Refused) && is_served(&modules, name).await => Err(other),
+            // an older daemon, or nobody knows the name: the first answer says what to do
+            Err(_) => Err(error),
+        }
+    }
+
+    async fn explain(&self, attribute: &str) -> zbus::Result<Vec<Step>> {
+        match self {
+            Self::Device(device) => device.explain(attribute).await,
+            Self::Name(modules, name) => modules.explain(name, attribute).await,
+        }
+    }
+
+    /// The device's object path, or the name's path.
+    fn path(&self) -> String {
+        match self {
+            Self::Device(device) => device.inner().path().to_string(),
+            Self::Name(_, name) if name.starts_with('/') => name.clone(),
+            Self::Name(_, name) => format!("/dev/{name}"),
+        }
+    }
+}
+
+/// Whether a module serves the name, which everybody may know.
+async fn is_served(modules: &ModulesProxy<'_>, name: &str) -> bool {
+    modules.query(name).await.is_ok_and(|rows| !rows.is_empty())
+}
+
 pub async fn run(session: &Session, args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
-    let path = session.resolve(&args.device).await?;
-    let device = session.device(&path).await?;
+    let subject = Subject::find(session, &args.device).await?;
     let attributes: Vec<&str> = match args.attributes.as_slice() {
         [] => USUAL.to_vec(),
         named => named.iter().map(String::as_str).collect(),
     };
     let mut stories = Vec::new();
     for attribute in attributes {
-        let steps = match device.explain(attribute).await {
+        let steps = match subject.explain(attribute).await {
             Ok(steps) => steps,
             // nobody asked for this one by name, and not every device has every attribute
             Err(error) if args.attributes.is_empty() && is_unknown(&error) => continue,
@@ -50,7 +98,7 @@ pub async fn run(session: &Session, args: &Args, output: &mut Output<'_>) -> Res
     }
     if output.is_json() {
         let stories: Vec<_> = stories.iter().map(as_json).collect();
-        return Ok(output.json(&json!({ "path": path.as_str(), "attributes": stories }))?);
+        return Ok(output.json(&json!({ "path": subject.path(), "attributes": stories }))?);
     }
     let nothing = stories.iter().all(|story| story.steps.is_empty());
     if nothing && !args.attributes.is_empty() {

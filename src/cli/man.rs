@@ -1,4 +1,4 @@
-//! `mapdevctl man DIR`, for packages: a page for the tool and one for each subcommand.
+//! `mapdevctl man DIR`, for packages: a page for the tool and one for each subcommand, its own too.
 
 use std::path::{Path, PathBuf};
 
@@ -21,10 +21,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     std::fs::create_dir_all(&args.dir).map_err(|error| cannot_write(&args.dir, &error))?;
     let mut root = Cli::command();
     root.build();
-    write_page(&args.dir, root.clone())?;
-    root.get_subcommands()
-        .filter(|command| !command.is_hide_set())
-        .try_for_each(|command| write_page(&args.dir, command.clone()))
+    write_pages(&args.dir, &root)
+}
+
+fn write_pages(dir: &Path, command: &clap::Command) -> Result<(), Failure> {
+    write_page(dir, command.clone())?;
+    let mut shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+    shown.try_for_each(|command| write_pages(dir, command))
 }
 
 fn write_page(dir: &Path, command: clap::Command) -> Result<(), Failure> {

@@ -1,7 +1,8 @@
 //! `mapdevctl`: the administrator's client of the daemon, one file per subcommand.
 //!
 //! Arguments become one call or a few on D-Bus; the answer becomes a table for people, plain lines
-//! for pipes, or JSON. Nothing here decides anything about devices.
+//! for pipes, or JSON. Nothing here decides anything about devices. `module` alone does its work
+//! itself, as modprobe does: it is for machines, trees and moments without a daemon too.
 
 pub mod args;
 pub mod change;
@@ -18,6 +19,7 @@ pub mod log_level;
 pub mod man;
 pub mod map;
 pub mod mode;
+pub mod module;
 pub mod monitor;
 pub mod nearest;
 pub mod output;
@@ -87,6 +89,9 @@ fn run(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failure> {
     if let Command::Verify(args) = &cli.command {
         return verify::run(args, output);
     }
+    if let Command::Module(args) = &cli.command {
+        return module::run(args, output);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     runtime.block_on(ask_the_daemon(cli, output))
@@ -114,7 +119,9 @@ async fn ask_the_daemon(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failur
         Command::Compare => compare::run(&session, output).await,
         Command::Reload(args) => reload::run(&session, args, output).await,
         Command::LogLevel(args) => log_level::run(&session, args, output).await,
-        Command::Completions(_) | Command::Man(_) | Command::Verify(_) => Ok(()),
+        Command::Completions(_) | Command::Man(_) | Command::Module(_) | Command::Verify(_) => {
+            Ok(())
+        }
     }
 }
 
@@ -134,6 +141,7 @@ fn patience(command: &Command) -> Option<Duration> {
         | Command::Reset(_)
         | Command::Explain(_)
         | Command::Reload(_)
+        | Command::Module(_)
         | Command::Completions(_)
         | Command::Man(_)
         | Command::Verify(_) => None,

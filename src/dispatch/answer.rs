@@ -13,6 +13,7 @@ use crate::config::{Config, Mode};
 use crate::device::DeviceId;
 use crate::modules::ModuleDb;
 use crate::nodes::devtmpfs::Node;
+use crate::nodes::tmpfiles;
 use crate::policy::Policy;
 use crate::policy::grants::{DeviceGrants, Grant};
 use crate::policy::local::{Key, Local};
@@ -32,7 +33,16 @@ pub(super) fn load_book(config: &Config, generation: u64, modules: Arc<ModuleDb>
     problems.into_iter().for_each(|problem| warn!("{problem}"));
     let (count, skipped) = (rules.iter().count(), rules.iter().filter(|rule| rule.acts()).count());
     info!(rules = count, skipped, "udev rules loaded; programs and builtins are skipped");
-    Book { generation, policy, rules, names, modules }
+    let (lines, problems) = tmpfiles::load(&config.root, &names);
+    problems.into_iter().for_each(|problem| warn!("{problem}"));
+    Book {
+        generation,
+        policy: Arc::new(policy),
+        rules: Arc::new(rules),
+        names: Arc::new(names),
+        tmpfiles: lines.into(),
+        modules,
+    }
 }
 
 impl Dispatch {
@@ -52,6 +62,12 @@ impl Dispatch {
             Command::Change(id, change, terms, reply) => self.change(&id, change, &terms, reply),
             Command::Reload(reply) => drop(reply.send(self.reload())),
             Command::Compare(reply) => drop(reply.send(self.compare())),
+            Command::Modules(modules) => self.renew_modules(modules),
+            Command::Load(name, dry_run, reply) => self.load(name, dry_run, reply),
+            Command::Served(name, reply) => drop(reply.send(self.served(name.as_deref()))),
+            Command::Name(name, reply) => {
+                drop(reply.send(self.publisher.static_name(&name).cloned()));
+            }
         }
     }
 
@@ -110,6 +126,7 @@ impl Dispatch {
     fn load_policy(&mut self) {
         let modules = self.book.modules.clone();
         self.book = Arc::new(load_book(&self.config, self.book.generation + 1, modules));
+        self.renew_names();
     }
 
     /// Puts an event of our own into the queue: the device is decided again in its turn.

@@ -9,6 +9,8 @@ pub mod command;
 mod finish;
 mod hear;
 pub mod known;
+mod load;
+mod names;
 mod publish;
 mod sweep;
 mod table;
@@ -118,6 +120,7 @@ pub struct Dispatch {
     throttled: BTreeMap<DeviceId, u64>,
     handled: u64,
     resyncs: u64,
+    loads: load::Loads,
 }
 
 /// The way to ask dispatch, and the end that it listens at.
@@ -168,6 +171,7 @@ impl Dispatch {
             throttled: BTreeMap::new(),
             handled: 0,
             resyncs: 0,
+            loads: load::Loads::default(),
             config,
         })
     }
@@ -181,6 +185,7 @@ impl Dispatch {
         (self.keep_map)(self.publisher.map());
         // what a kept socket holds is older than what the walk will find
         self.hear_rest();
+        self.renew_names();
         self.start_sweep();
         let mut stopping = false;
         loop {

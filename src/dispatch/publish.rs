@@ -5,9 +5,11 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use super::known::Known;
+use super::names::{self, Fixed};
 use super::table::Table;
 use crate::config::{Config, Mode};
 use crate::device::DeviceId;
+use crate::map::layout::E_LIVE;
 use crate::map::{Kind, MapWriter, Node, WriterStats};
 use crate::nodes::claims::{Claims, LinkChange};
 use crate::nodes::links;
@@ -17,15 +19,16 @@ use crate::uevent::Devnum;
 #[derive(Debug)]
 pub(super) struct Publisher {
     pub(super) claims: Claims,
-    map: MapWriter,
+    pub(super) map: MapWriter,
+    pub(super) fixed: Fixed,
     /// `None` in shadow mode: links are computed, not made.
-    dev: Option<PathBuf>,
+    pub(super) dev: Option<PathBuf>,
 }
 
 impl Publisher {
     pub(super) fn new(config: &Config, map: MapWriter) -> Self {
         let dev = (config.mode == Mode::Active).then(|| config.dev.clone());
-        Self { claims: Claims::default(), map, dev }
+        Self { claims: Claims::default(), map, fixed: Fixed::new(config), dev }
     }
 
     /// Publishes a device after its event; `table` holds it already, `old` is what it was.
@@ -43,7 +46,8 @@ impl Publisher {
             return problems;
         };
         let same_node = old.is_some_and(|old| old.devname() == Some(name));
-        if let Err(error) = self.map.upsert(name, &map_node(known, devnum)) {
+        let origin = self.static_name(name).map_or(0, names::origin);
+        if let Err(error) = self.map.upsert(name, &map_node(known, devnum, origin)) {
             problems.push(format!("map: `{}`: {error}", name.escape_ascii()));
         }
         if !same_node {
@@ -73,7 +77,7 @@ impl Publisher {
     fn withdraw_node(&mut self, old: &Known, table: &Table, problems: &mut Vec<String>) {
         let (Some(name), Some(devnum)) = (old.devname(), old.devnum()) else { return };
         if table.named(name).is_none_or(|other| other.id == old.id) {
-            self.map.remove(name);
+            self.give_back(name, problems);
         }
         if table.get(&old.id).is_none() {
             self.link(&links::by_number(devnum), None, problems);
@@ -97,7 +101,7 @@ impl Publisher {
                         problems.push(format!("map: link `{}`: {error}", name.escape_ascii()));
                     }
                 }
-                None => drop(self.map.remove(&name)),
+                None => self.give_back(&name, problems),
             }
         }
     }
@@ -123,16 +127,6 @@ impl Publisher {
         problems
     }
 
-    /// Removes map entries that no device stands for: what an earlier run left.
-    pub(super) fn sweep(&mut self, table: &Table) {
-        let ours = |name: &[u8]| table.named(name).is_some() || self.claims.owner(name).is_some();
-        let stale = self.map.entries().map(|(name, _)| name).filter(|name| !ours(name));
-        let stale: Vec<Vec<u8>> = stale.map(<[u8]>::to_vec).collect();
-        for name in stale {
-            self.map.remove(&name);
-        }
-    }
-
     pub(super) fn read_only_fd(&self) -> io::Result<(OwnedFd, u64)> {
         Ok((self.map.read_only_fd()?, self.map.generation()))
     }
@@ -155,7 +149,8 @@ fn node_name(id: &DeviceId, table: &Table) -> Option<Vec<u8>> {
     table.get(id)?.devname().map(<[u8]>::to_vec)
 }
 
-fn map_node(known: &Known, devnum: Devnum) -> Node {
+/// The entry of a live device; `origin` says where its name comes from beside.
+fn map_node(known: &Known, devnum: Devnum, origin: u32) -> Node {
     let Devnum { block, major, minor } = devnum;
     let kind = if block { Kind::Block { major, minor } } else { Kind::Char { major, minor } };
     let permissions = known.permissions;
@@ -164,6 +159,6 @@ fn map_node(known: &Known, devnum: Devnum) -> Node {
         mode: permissions.mode,
         uid: permissions.uid,
         gid: permissions.gid,
-        flags: crate::map::layout::E_LIVE,
+        flags: E_LIVE | origin,
     }
 }

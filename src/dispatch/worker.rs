@@ -20,6 +20,7 @@ use crate::device::{Device, DeviceId, Sysfs};
 use crate::modules::ModuleDb;
 use crate::nodes::Permissions;
 use crate::nodes::devtmpfs::{KERNEL_DEFAULT, Node, decided};
+use crate::nodes::tmpfiles::Line;
 use crate::policy::Policy;
 use crate::policy::apply;
 use crate::policy::grants::DeviceGrants;
@@ -33,13 +34,15 @@ use crate::rules::{self, Rules};
 use crate::uevent::{Action, Origin, Uevent};
 
 /// What every event is decided by; swapped as a whole on reload.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Book {
     /// Counts the loadings, from 1.
     pub generation: u64,
-    pub policy: Policy,
-    pub rules: Rules,
-    pub names: Names,
+    pub policy: Arc<Policy>,
+    pub rules: Arc<Rules>,
+    pub names: Arc<Names>,
+    /// What tmpfiles.d says of nodes below /dev.
+    pub tmpfiles: Arc<[Line]>,
     pub modules: Arc<ModuleDb>,
 }
 

@@ -7,13 +7,18 @@
 mod alias;
 mod build;
 pub mod cache;
+mod describe;
+mod ear;
+pub mod lease;
 mod links;
 pub mod modinfo;
+pub mod modprobe;
 mod order;
 pub mod scan;
 mod store;
 mod tree;
 pub mod unpack;
+pub mod watch;
 
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -21,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 use crate::uevent::Devnum;
 use build::Contents;
+pub use describe::Description;
 use modinfo::ModInfo;
 use store::{Builder, DEVNAME, FILE, MODULE, PROBLEM, Section, Store};
 use tree::Found;
@@ -136,12 +142,23 @@ impl ModuleDb {
     /// By name, in which `-` equals `_`; of two, the one that is part of the kernel.
     #[must_use]
     pub fn module(&self, name: &[u8]) -> Option<Module<'_>> {
+        self.named(name).next()
+    }
+
+    /// By name, in which `-` equals `_`, and with a file; a part of the kernel may have its name too.
+    #[must_use]
+    pub fn loadable(&self, name: &[u8]) -> Option<Module<'_>> {
+        self.named(name).find(|module| !module.is_builtin())
+    }
+
+    fn named(&self, name: &[u8]) -> impl Iterator<Item = Module<'_>> {
         let folded = |byte: &u8| if *byte == b'-' { b'_' } else { *byte };
-        let name = || name.iter().map(folded);
+        let name = move || name.iter().map(folded);
         let index = partition(self.len(), |index| {
             self.at(index).is_some_and(|module| module.name_bytes().iter().copied().lt(name()))
         });
-        self.at(index).filter(|module| module.name_bytes().iter().copied().eq(name()))
+        let modules = (index..).map_while(|index| self.at(index));
+        modules.take_while(move |module| module.name_bytes().iter().copied().eq(name()))
     }
 
     /// The modules that ask to be loaded for a modalias, in the order of `modules.alias`; those that

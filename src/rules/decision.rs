@@ -58,6 +58,8 @@ pub struct Place {
 pub enum Source {
     /// The device's own message: DEVUID, DEVGID, DEVMODE.
     Kernel,
+    /// A line of tmpfiles.d(5), for a name that no device has yet.
+    Tmpfiles(Place),
     /// A udev rule.
     Rule(Place),
     /// A policy file's rule, with its id.
@@ -72,6 +74,7 @@ impl Source {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
+            Self::Tmpfiles(_) => "tmpfiles",
             Self::Rule(_) => "rule",
             Self::Policy { .. } => "policy",
             Self::Runtime { .. } => "runtime",
@@ -81,7 +84,7 @@ impl Source {
     #[must_use]
     pub fn place(&self) -> Option<&Place> {
         match self {
-            Self::Rule(place) | Self::Policy { place, .. } => Some(place),
+            Self::Tmpfiles(place) | Self::Rule(place) | Self::Policy { place, .. } => Some(place),
             Self::Kernel | Self::Runtime { .. } => None,
         }
     }
@@ -91,7 +94,9 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kernel => f.write_str("kernel"),
-            Self::Rule(place) => write!(f, "{}:{}", place.file, place.line),
+            Self::Tmpfiles(place) | Self::Rule(place) => {
+                write!(f, "{}:{}", place.file, place.line)
+            }
             Self::Policy { id, place } => write!(f, "{}:{} ({id})", place.file, place.line),
             Self::Runtime { by, reason } if reason.is_empty() => write!(f, "set by {by}"),
             Self::Runtime { by, reason } => write!(f, "set by {by}: {reason}"),

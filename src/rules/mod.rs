@@ -13,7 +13,6 @@ pub mod decision;
 pub mod eval;
 pub mod event;
 pub mod files;
-pub mod glob;
 pub mod grammar;
 mod import;
 pub mod lint;
@@ -22,7 +21,6 @@ mod matching;
 pub mod names;
 pub mod parse;
 pub mod plan;
-pub mod problem;
 pub mod resolve;
 pub mod rule;
 pub mod settings;
@@ -33,6 +31,7 @@ pub mod token;
 pub mod world;
 
 use crate::device::Device;
+pub use crate::{glob, problem};
 use decision::{Attribute, Decision, Source};
 pub use resolve::Rules;
 

@@ -4,7 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bus;
+#[path = "../modules/elf.rs"]
+mod elf;
 mod fake;
+mod module;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -26,10 +29,11 @@ fn with_daemon() -> (Bus, Fake) {
 fn help_names_every_command_and_the_exit_codes() {
     let help = run(&["--help"]);
     assert_eq!((help.code, help.err.as_str()), (Some(0), ""));
-    for word in ["status", "list", "info", "monitor", "settle", "chown", "chmod", "reset"] {
+    for word in ["status", "list", "info", "module", "monitor", "settle", "chown", "chmod", "reset"]
+    {
         assert!(help.out.contains(&format!("\n  {word} ")), "{word} in {}", help.out);
     }
-    assert!(help.out.contains("3 no such device, 4 refused"), "{}", help.out);
+    assert!(help.out.contains("3 no such device or module, 4 refused"), "{}", help.out);
     assert!(!help.out.contains("completions"), "hidden commands are shown");
 }
 
@@ -111,7 +115,13 @@ fn there_is_a_man_page_for_each_command_that_is_shown() {
     let pages = dir.path().join("new/man8");
     let ran = run(&["man", pages.to_str().unwrap()]);
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
-    for name in ["mapdevctl", "mapdevctl-status", "mapdevctl-explain", "mapdevctl-log-level"] {
+    for name in [
+        "mapdevctl",
+        "mapdevctl-status",
+        "mapdevctl-explain",
+        "mapdevctl-log-level",
+        "mapdevctl-module-load",
+    ] {
         let page = std::fs::read_to_string(pages.join(format!("{name}.8"))).unwrap();
         assert!(page.contains(&format!(".TH {name} 8")), "{name}: {page}");
     }

@@ -34,18 +34,18 @@ fn all_that_depmod_finds_is_found() {
         let aliases = loadable().flat_map(|module| {
             module.aliases().map(move |alias| format!("alias {} {}", text(alias), module.name()))
         });
-        same(&kernel, "modules.alias", aliases.collect());
+        same(kernel, "modules.alias", aliases.collect());
 
         let soft = loadable().flat_map(|module| {
             module.softdeps().map(move |deps| format!("softdep {} {}", module.name(), text(deps)))
         });
-        same(&kernel, "modules.softdep", soft.collect());
+        same(kernel, "modules.softdep", soft.collect());
 
         let names = kernel.db.devnames().filter(|devname| !devname.builtin);
         let names = names.filter_map(|devname| {
             Some(format!("{} {} {}", devname.module, text(devname.name), devname.number?))
         });
-        same(&kernel, "modules.devname", names.collect());
+        same(kernel, "modules.devname", names.collect());
 
         let needs = loadable().map(|module| {
             let mut all: Vec<_> = module.load_order().collect();
@@ -53,10 +53,10 @@ fn all_that_depmod_finds_is_found() {
             let paths = all.into_iter().map(|m| format!(" {}", m.file().unwrap().display()));
             format!("{}:{}", module.file().unwrap().display(), paths.collect::<String>())
         });
-        same(&kernel, "modules.dep", needs.collect());
+        same(kernel, "modules.dep", needs.collect());
 
         let builtin = kernel.db.modules().filter(|module| module.is_builtin());
-        let mut wanted: Vec<String> = lines(&kernel, "modules.builtin")
+        let mut wanted: Vec<String> = lines(kernel, "modules.builtin")
             .iter()
             .filter_map(|line| {
                 Some(line.rsplit('/').next()?.strip_suffix(".ko")?.replace('-', "_"))

@@ -6,10 +6,12 @@
 #![expect(clippy::print_stdout, reason = "a comparison says what it compared")]
 
 mod depmod;
+mod modprobe;
 mod resolve;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use mapdev::modules::ModuleDb;
 use mapdev::modules::scan::scan;
@@ -20,7 +22,13 @@ struct Kernel {
     db: ModuleDb,
 }
 
-fn kernels() -> Vec<Kernel> {
+/// Read once for all tests.
+fn kernels() -> &'static [Kernel] {
+    static KERNELS: OnceLock<Vec<Kernel>> = OnceLock::new();
+    KERNELS.get_or_init(read_kernels)
+}
+
+fn read_kernels() -> Vec<Kernel> {
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/kernels");
     let roots: Vec<PathBuf> = match std::env::var("MAPDEV_KERNEL_ROOTS") {
         Ok(roots) => roots.split(':').map(PathBuf::from).collect(),

@@ -127,12 +127,12 @@ fn ours(kernel: &Kernel, alias: &str) -> Vec<String> {
 fn modprobe_finds_the_same_modules() {
     let empty = tempfile::tempdir().unwrap();
     for kernel in kernels() {
-        let all = modaliases(&kernel);
+        let all = modaliases(kernel);
         let next = AtomicUsize::new(0);
         let work = || {
             let (mut matched, mut wrong) = (0, Vec::new());
             while let Some(alias) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let (ours, theirs) = (ours(&kernel, alias), resolved(&kernel, empty.path(), alias));
+                let (ours, theirs) = (ours(kernel, alias), resolved(kernel, empty.path(), alias));
                 matched += usize::from(!theirs.is_empty());
                 if ours != theirs {
                     wrong.push((alias, ours, theirs));

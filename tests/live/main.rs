@@ -14,6 +14,8 @@ mod inject;
 mod kills;
 mod listen;
 mod machine;
+mod modules;
+mod names;
 mod policy;
 mod random;
 mod rules;

@@ -1,4 +1,4 @@
-//! Stage 4: the patterns of udev(7): alternatives at `|`, each literal or as by fnmatch(3) without flags.
+//! The patterns of udev(7): alternatives at `|`, each literal or as by fnmatch(3) without flags.
 //!
 //! Bytes on both sides. `*` and `?` match `/` and a leading dot too. If the whole pattern holds none
 //! of `* ? [`, it is compared literally, backslashes included.

@@ -1,4 +1,4 @@
-//! Stage 4: a mistake in a file, where it is, and how it is shown to the one who wrote the file.
+//! A mistake in a file, where it is, and how it is shown to the one who wrote the file.
 #![forbid(unsafe_code)]
 
 use std::fmt;
