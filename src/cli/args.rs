@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use super::output::Color;
 use super::{
     chmod, chown, completions, explain, info, list, log_level, man, map, module, reload, reset,
-    settle, verify,
+    settle, test, verify,
 };
 
 const AFTER_HELP: &str = "\
@@ -85,6 +85,11 @@ pub enum Command {
     Reload(reload::Args),
     /// Show or set how much the daemon logs
     LogLevel(log_level::Args),
+    /// Show what rules and policy decide for a device; needs no daemon, and changes nothing
+    ///
+    /// The device is looked up in sysfs. Programs and builtins are not run, nothing is written, and
+    /// what was left out for that is told: a rule ends where it waits for one of them.
+    Test(test::Args),
     /// Check udev rules for mistakes; needs no daemon
     ///
     /// Finds what loading refuses, names of users and groups that nobody has, GOTOs that lead

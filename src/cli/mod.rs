@@ -30,6 +30,7 @@ pub mod session;
 pub mod settle;
 pub mod status;
 pub mod table;
+pub mod test;
 pub mod values;
 pub mod verify;
 
@@ -89,6 +90,9 @@ fn run(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failure> {
     if let Command::Verify(args) = &cli.command {
         return verify::run(args, output);
     }
+    if let Command::Test(args) = &cli.command {
+        return test::run(args, output);
+    }
     if let Command::Module(args) = &cli.command {
         return module::run(args, output);
     }
@@ -119,9 +123,11 @@ async fn ask_the_daemon(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failur
         Command::Compare => compare::run(&session, output).await,
         Command::Reload(args) => reload::run(&session, args, output).await,
         Command::LogLevel(args) => log_level::run(&session, args, output).await,
-        Command::Completions(_) | Command::Man(_) | Command::Module(_) | Command::Verify(_) => {
-            Ok(())
-        }
+        Command::Completions(_)
+        | Command::Man(_)
+        | Command::Module(_)
+        | Command::Test(_)
+        | Command::Verify(_) => Ok(()),
     }
 }
 
@@ -144,6 +150,7 @@ fn patience(command: &Command) -> Option<Duration> {
         | Command::Module(_)
         | Command::Completions(_)
         | Command::Man(_)
+        | Command::Test(_)
         | Command::Verify(_) => None,
     }
 }

@@ -120,6 +120,12 @@ impl Records {
         Ok(Self { folder: folder.to_owned() })
     }
 
+    /// The folder as it is, to look things up in: it need not be there.
+    #[must_use]
+    pub fn at(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
     /// Removes what a run left that was killed while it wrote a record.
     pub fn tidy(&self) {
         let Ok(entries) = fs::read_dir(&self.folder) else { return };

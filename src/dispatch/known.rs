@@ -20,6 +20,10 @@ pub struct Known {
     pub instance: u64,
     /// The driver's module, where sysfs names one.
     pub module: Option<String>,
+    /// Counts the loading of rules and policy by which it was decided.
+    pub generation: u64,
+    /// What kernel and rules have said, before policy had its say.
+    pub said: Arc<Decision>,
     pub decision: Decision,
     /// Owner, group and mode as published: what was decided, else what the node has.
     pub permissions: Permissions,

@@ -6,6 +6,7 @@
 
 mod answer;
 pub mod command;
+mod decide;
 mod finish;
 mod hear;
 pub mod known;

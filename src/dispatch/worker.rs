@@ -13,6 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 use tracing::debug;
 
+use super::decide::{as_added, carry, spoken, take_back, to_apply};
 use super::known::Known;
 use crate::config::{Config, Mode};
 use crate::device::record::{Record, Records};
@@ -25,7 +26,7 @@ use crate::policy::Policy;
 use crate::policy::apply;
 use crate::policy::grants::DeviceGrants;
 use crate::queue::Ticket;
-use crate::rules::decision::{Attribute, Decision, Source};
+use crate::rules::decision::{Attribute, Decision};
 use crate::rules::event::Event;
 use crate::rules::machine::Machine;
 use crate::rules::names::Names;
@@ -223,14 +224,17 @@ impl Hands {
             None if job.known.is_some() => None,
             None => self.records.read(device.id()),
         };
-        let mut decision = self.decide(device, old.as_ref(), &job.book, problems);
+        let (said, spoken) = self.said(device, job, before, old.as_ref(), problems);
+        let mut decision = Decision::clone(&said);
         apply::policy(&job.book.policy, device, &mut decision);
         if let Some(grants) = job.grants.as_deref().filter(|grants| grants.instance == instance) {
             apply::grant(&grants.grants, &mut decision);
         }
         decision.finish();
         take_back(job.known.as_deref(), &mut decision);
-        let (permissions, mut mismatches) = self.node(device, &decision, problems);
+        let known = job.known.as_deref().map(|known| &known.decision);
+        let apply = to_apply(&decision, known, &spoken);
+        let (permissions, mut mismatches) = self.node(device, &decision, &apply, problems);
         if !job.compare {
             mismatches = before.map(|known| known.mismatches.clone()).unwrap_or_default();
         }
@@ -241,6 +245,8 @@ impl Hands {
             uevent: device.uevent().clone(),
             instance,
             module,
+            generation: job.book.generation,
+            said,
             decision,
             permissions,
             record,
@@ -248,7 +254,48 @@ impl Hands {
         }))
     }
 
-    /// What kernel and rules say.
+    /// What kernel and rules say, now and before, and what of the node they speak of now.
+    fn said(
+        &self,
+        device: &Device,
+        job: &Job,
+        before: Option<&Known>,
+        old: Option<&Record>,
+        problems: &mut Vec<String>,
+    ) -> (Arc<Decision>, Vec<Attribute>) {
+        let book = &job.book;
+        if job.uevent.origin != Origin::Policy {
+            let mut said = self.decide(device, old, book, problems);
+            said.finish();
+            // a node that was settled before, by us or an earlier run, may be somebody's by now
+            let other = job.known.is_some() && before.is_none();
+            let settled = job.uevent.origin == Origin::Coldplug && old.is_some() && !other;
+            let ours = !settled || self.is_untouched(device);
+            let spoken = if ours { spoken(&said) } else { Vec::new() };
+            if let Some(before) = before {
+                carry(&mut said, &before.said);
+            }
+            return (Arc::new(said), spoken);
+        }
+        // an event of our own: of the device, nothing is new
+        if let Some(before) = before.filter(|known| known.generation == book.generation) {
+            return (before.said.clone(), Vec::new());
+        }
+        let added = Device::new(self.sysfs.clone(), Arc::new(as_added(device.uevent())));
+        let mut said = self.decide(&added, old, book, problems);
+        said.finish();
+        (Arc::new(said), Vec::new())
+    }
+
+    /// Whether the node is as the kernel made it.
+    fn is_untouched(&self, device: &Device) -> bool {
+        let node = device.devname().zip(device.devnum());
+        let node = node.and_then(|(name, number)| Node::find(&self.dev, name, number).ok()?);
+        let made = decided(&rules::decide(device), KERNEL_DEFAULT);
+        node.is_some_and(|node| node.permissions() == made)
+    }
+
+    /// What kernel and rules say in this event.
     fn decide(
         &self,
         device: &Device,
@@ -277,6 +324,7 @@ impl Hands {
         &self,
         device: &Device,
         decision: &Decision,
+        apply: &Decision,
         problems: &mut Vec<String>,
     ) -> (Permissions, Vec<crate::nodes::Mismatch>) {
         let missing = decided(decision, KERNEL_DEFAULT);
@@ -288,7 +336,7 @@ impl Hands {
             Ok(Some(node)) if !self.active => {
                 (decided(decision, node.permissions()), node.mismatches(decision))
             }
-            Ok(Some(node)) => match node.settle(decision) {
+            Ok(Some(node)) => match node.settle(apply) {
                 Ok(permissions) => (permissions, Vec::new()),
                 Err(error) => {
                     problems.push(error.to_string());
@@ -331,21 +379,6 @@ impl Hands {
             problems.push(format!("cannot write the record: {error}"));
         }
         record
-    }
-}
-
-/// What policy or a grant no longer sets goes back to what the kernel gives a node.
-fn take_back(before: Option<&Known>, decision: &mut Decision) {
-    let Some(before) = before else { return };
-    let node = [
-        (Attribute::Owner, decision.owner, KERNEL_DEFAULT.uid),
-        (Attribute::Group, decision.group, KERNEL_DEFAULT.gid),
-        (Attribute::Mode, decision.mode, KERNEL_DEFAULT.mode),
-    ];
-    for (attribute, now, default) in node {
-        if now.is_none() && before.decision.source(attribute).is_some() {
-            decision.set(attribute, default, Source::Kernel);
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::rules::clean::{replace_in_interface, replace_unsafe};
-use crate::rules::decision::{Attribute, Run, Skipped};
+use crate::rules::decision::{Attribute, Run, Skipped, Write};
 use crate::rules::event::{Escape, Event};
 use crate::rules::matching::sysctl_path;
 use crate::rules::rule::{Builtin, Setting, Token, Wanted};
@@ -157,8 +157,10 @@ impl Event<'_> {
     }
 
     fn written(&mut self, path: &[u8], value: &[u8], token: &Token) {
+        let source = self.source(token);
+        let write = Write { path: path.to_vec(), value: value.to_vec(), source: source.clone() };
+        self.decision.writes.push(write);
         if let Err(error) = self.world.write(path, value) {
-            let source = self.source(token);
             let what = format!("write to {}: {error}", path.escape_ascii()).into_bytes();
             self.decision.skipped.push(Skipped { what, source });
         }

@@ -3,106 +3,8 @@
 //! Every value carries its source, so that *explain* is a look-up and not a guess.
 #![forbid(unsafe_code)]
 
-use std::fmt;
-use std::sync::Arc;
-
 use crate::rules::rule::Builtin;
-
-/// What of a node can be decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Attribute {
-    Owner,
-    Group,
-    Mode,
-    Link,
-    Tag,
-    /// Steps say `KEY=value`.
-    Property,
-}
-
-impl Attribute {
-    pub const ALL: [Self; 6] =
-        [Self::Owner, Self::Group, Self::Mode, Self::Link, Self::Tag, Self::Property];
-
-    /// Its name on D-Bus and on the command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Group => "group",
-            Self::Mode => "mode",
-            Self::Link => "links",
-            Self::Tag => "tags",
-            Self::Property => "properties",
-        }
-    }
-
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|attribute| attribute.name() == name)
-    }
-}
-
-/// A place in a file that an administrator can open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    pub file: Arc<str>,
-    /// From 1.
-    pub line: u32,
-    /// From 1, in bytes.
-    pub column: u32,
-}
-
-/// Who wanted a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The device's own message: DEVUID, DEVGID, DEVMODE.
-    Kernel,
-    /// A line of tmpfiles.d(5), for a name that no device has yet.
-    Tmpfiles(Place),
-    /// A udev rule.
-    Rule(Place),
-    /// A policy file's rule, with its id.
-    Policy { id: Arc<str>, place: Place },
-    /// A caller on D-Bus, as the bus names him, and the reason that he gave.
-    Runtime { by: Arc<str>, reason: Arc<str> },
-}
-
-impl Source {
-    /// The word that D-Bus's `Origin` and `Explain` use.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Kernel => "kernel",
-            Self::Tmpfiles(_) => "tmpfiles",
-            Self::Rule(_) => "rule",
-            Self::Policy { .. } => "policy",
-            Self::Runtime { .. } => "runtime",
-        }
-    }
-
-    #[must_use]
-    pub fn place(&self) -> Option<&Place> {
-        match self {
-            Self::Tmpfiles(place) | Self::Rule(place) | Self::Policy { place, .. } => Some(place),
-            Self::Kernel | Self::Runtime { .. } => None,
-        }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Kernel => f.write_str("kernel"),
-            Self::Tmpfiles(place) | Self::Rule(place) => {
-                write!(f, "{}:{}", place.file, place.line)
-            }
-            Self::Policy { id, place } => write!(f, "{}:{} ({id})", place.file, place.line),
-            Self::Runtime { by, reason } if reason.is_empty() => write!(f, "set by {by}"),
-            Self::Runtime { by, reason } => write!(f, "set by {by}: {reason}"),
-        }
-    }
-}
+pub use crate::rules::source::{Attribute, Place, Source};
 
 /// One assignment, in the order in which they were made; the last of an attribute wins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +63,14 @@ pub struct Run {
     pub source: Source,
 }
 
+/// What a rule wanted written to an attribute or a sysctl: an absolute path, and the value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    pub path: Vec<u8>,
+    pub value: Vec<u8>,
+    pub source: Source,
+}
+
 /// What a rule wanted and was not done, since this run does not do such things.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
@@ -193,6 +103,8 @@ pub struct Decision {
     pub watch: Option<bool>,
     /// Whether the record outlives a clean-up.
     pub persist: bool,
+    /// In the order in which it was, or would have been, written.
+    pub writes: Vec<Write>,
     pub skipped: Vec<Skipped>,
     pub steps: Vec<Step>,
 }
@@ -312,6 +224,31 @@ impl Decision {
     pub fn lasting_properties(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let lasting = self.properties.iter().filter(|(key, _)| !key.starts_with(b"."));
         lasting.cloned().collect()
+    }
+
+    /// Owner, group or mode.
+    #[must_use]
+    pub fn value(&self, attribute: Attribute) -> Option<u32> {
+        match attribute {
+            Attribute::Owner => self.owner,
+            Attribute::Group => self.group,
+            Attribute::Mode => self.mode,
+            Attribute::Link | Attribute::Tag | Attribute::Property => None,
+        }
+    }
+
+    /// Takes over owner, group or mode from another decision, with who wanted it so.
+    pub fn take_from(&mut self, other: &Self, attribute: Attribute) {
+        let Some(value) = other.value(attribute) else { return };
+        let slot = match attribute {
+            Attribute::Owner => &mut self.owner,
+            Attribute::Group => &mut self.group,
+            Attribute::Mode => &mut self.mode,
+            Attribute::Link | Attribute::Tag | Attribute::Property => return,
+        };
+        *slot = Some(value);
+        self.steps.retain(|step| step.attribute != attribute);
+        self.steps.extend(other.explain(attribute).cloned());
     }
 
     /// The steps of one attribute, first to last.

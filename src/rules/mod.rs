@@ -24,6 +24,7 @@ pub mod plan;
 pub mod resolve;
 pub mod rule;
 pub mod settings;
+mod source;
 pub mod static_node;
 mod subst;
 pub mod template;

@@ -119,6 +119,8 @@ pub(crate) fn known(devpath: &str, pairs: &[(&str, &[u8])]) -> Known {
         uevent: Arc::new(uevent),
         instance: 42,
         module: None,
+        generation: 1,
+        said: Arc::new(decision.clone()),
         decision,
         permissions: Permissions { uid: 0, gid: 77, mode: 0o600 },
         record: Record { initialized_usec: Some(5), ..Record::default() },

@@ -2,7 +2,7 @@
 //! anew.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, chown};
 
 use rustix::process::Signal;
 
@@ -92,4 +92,66 @@ fn rules_decide_before_policy_and_name_their_line() {
         let log = daemon.log();
         assert!(log.contains("50-live.rules:2:1: error: unknown key KRENEL"), "{log}");
     });
+}
+
+const ONCE: &str = "ACTION==\"add\", KERNEL==\"livec*\", OWNER=\"alice\", GROUP=\"lab\"\n";
+
+#[test]
+fn what_a_login_did_to_a_node_outlives_what_rules_said_before() {
+    private(
+        module_path!(),
+        "what_a_login_did_to_a_node_outlives_what_rules_said_before",
+        |machine| {
+            let mut machine = machine;
+            rules(&machine, ONCE);
+            let bus = Bus::start(&machine.top);
+            let manager = Manager::new("manager");
+            let listener = Listener::new();
+            let daemon = Daemon::start(&machine, &machine.place, &bus, &manager, &ACTIVE);
+            let device = |minor: &str| {
+                let name = format!("livec{minor}");
+                let pairs = [("MAJOR", "4000"), ("MINOR", minor), ("DEVNAME", &name)];
+                Device::new(&format!("/devices/live/{name}"), "live", &pairs)
+            };
+            let (first, second) = (device("1"), device("2"));
+            let dev = machine.place.dev.clone();
+            let look = |name: &str| {
+                let stat = fs::metadata(dev.join(name)).unwrap();
+                (stat.uid(), stat.gid(), stat.mode() & 0o7777)
+            };
+            listener.until(machine.add(&first));
+            assert_eq!(look("livec1"), (1234, 4321, 0o660));
+
+            chown(dev.join("livec1"), Some(7), Some(7)).unwrap();
+            listener.until(machine.change(&first));
+            assert_eq!(look("livec1"), (7, 7, 0o660), "no rule speaks of a change");
+            let story = bus.json(&["explain", "livec1", "owner"]).to_string();
+            assert!(story.contains("50-live.rules") && story.contains("1234"), "{story}");
+
+            let reload = |text: &str| {
+                rules(&machine, text);
+                daemon.signal(Signal::HUP);
+                daemon.wait_ready(&manager, &bus);
+                bus.settle();
+            };
+            reload(&format!("# the same\n{ONCE}"));
+            assert_eq!(look("livec1"), (7, 7, 0o660), "the rules say what they said before");
+            reload(&ONCE.replace("OWNER=\"alice\", ", ""));
+            assert_eq!(look("livec1"), (0, 7, 0o660), "what no rule says any more is taken back");
+            reload(ONCE);
+            assert_eq!(
+                look("livec1"),
+                (1234, 7, 0o660),
+                "what rules say now and did not before is done"
+            );
+            daemon.stop();
+
+            chown(dev.join("livec1"), Some(8), Some(8)).unwrap();
+            machine.add(&second);
+            let daemon = Daemon::start(&machine, &machine.place, &bus, &manager, &ACTIVE);
+            assert_eq!(look("livec1"), (8, 8, 0o660), "a restart takes nothing from anybody");
+            assert_eq!(look("livec2"), (1234, 4321, 0o660), "and a new device has what rules say");
+            daemon.stop();
+        },
+    );
 }

@@ -7,6 +7,7 @@
 
 mod answer;
 mod damaged;
+mod dry_run;
 mod generate;
 mod installed;
 mod peer;
