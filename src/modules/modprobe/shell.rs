@@ -107,7 +107,7 @@ mod tests {
         assert!(matches!(ended, Err(Why::TimeUp(_))), "{ended:?}");
         let child: i32 = std::fs::read_to_string(mine).unwrap().trim().parse().unwrap();
         // it dies a moment after it was told to
-        let child = rustix::process::Pid::from_raw(child).unwrap();
+        let child = Pid::from_raw(child).unwrap();
         let flags = rustix::process::PidfdFlags::empty();
         if let Ok(child) = rustix::process::pidfd_open(child, flags) {
             let limit = rustix::time::Timespec { tv_sec: 20, tv_nsec: 0 };
