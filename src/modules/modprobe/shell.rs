@@ -108,11 +108,11 @@ mod tests {
         let child: i32 = std::fs::read_to_string(mine).unwrap().trim().parse().unwrap();
         // it dies a moment after it was told to
         let child = Pid::from_raw(child).unwrap();
-        let flags = rustix::process::PidfdFlags::empty();
-        if let Ok(child) = rustix::process::pidfd_open(child, flags) {
-            let limit = rustix::time::Timespec { tv_sec: 20, tv_nsec: 0 };
-            let mut ended = [rustix::event::PollFd::new(&child, rustix::event::PollFlags::IN)];
-            assert_eq!(rustix::event::poll(&mut ended, Some(&limit)), Ok(1), "it lives on");
+        let flags = PidfdFlags::empty();
+        if let Ok(child) = pidfd_open(child, flags) {
+            let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
+            let mut ended = [PollFd::new(&child, PollFlags::IN)];
+            assert_eq!(poll(&mut ended, Some(&limit)), Ok(1), "it lives on");
         }
     }
 
