@@ -26,7 +26,7 @@ tools() { scripts/tools.sh cargo-deny cargo-deb && cargo fetch --locked; }
 format() { cargo fmt --check; }
 clippy() { cargo clippy --locked --all-targets -- -D warnings; }
 docs() { cargo doc --locked --no-deps --document-private-items; }
-tests() { MAPDEV_REQUIRE_KERNELS=1 cargo test --locked --no-fail-fast; }
+tests() { MAPDEV_REQUIRE_KERNELS=1 MAPDEV_REQUIRE_UDEV=1 cargo test --locked --no-fail-fast; }
 deny() { target/tools/bin/cargo-deny --offline --locked check bans licenses sources; }
 shell() { shellcheck .ci/run scripts/*.sh tests/vm/*.sh packaging/debian/p*; }
 man() { mandoc -T lint -W warning packaging/man/*; }

@@ -29,8 +29,10 @@ fn with_daemon() -> (Bus, Fake) {
 fn help_names_every_command_and_the_exit_codes() {
     let help = run(&["--help"]);
     assert_eq!((help.code, help.err.as_str()), (Some(0), ""));
-    for word in ["status", "list", "info", "module", "monitor", "settle", "chown", "chmod", "reset"]
-    {
+    for word in [
+        "status", "list", "info", "module", "monitor", "settle", "chown", "chmod", "reset", "test",
+        "verify",
+    ] {
         assert!(help.out.contains(&format!("\n  {word} ")), "{word} in {}", help.out);
     }
     assert!(help.out.contains("3 no such device or module, 4 refused"), "{}", help.out);

@@ -97,7 +97,7 @@ fn compare(random: &mut Random, key: &str, likely: &str) -> String {
 fn matching(random: &mut Random) -> String {
     let attributes = [("size", "1000"), ("blanks", "x"), ("empty", ""), ("none", "x")];
     let above = [("idVendor", "1d6b"), ("only", "port"), ("product", "A Hub"), ("size", "1000")];
-    match random.below(26) {
+    match random.below(30) {
         24 | 25 => compare(random, "ENV{DEVTYPE}", "disk"),
         0 => compare(random, "ACTION", "change"),
         1 => compare(random, "DEVPATH", "/devices/pci0"),
@@ -138,12 +138,12 @@ fn matching(random: &mut Random) -> String {
 /// What runs something or reads a file.
 fn asking(random: &mut Random) -> String {
     let operator = one(random, &["=", "==", "!="]);
-    match random.below(7) {
+    match random.below(9) {
         0 => format!("PROGRAM{operator}\"/bin/echo {}\"", value(random).replace('\\', "")),
         1 => format!("PROGRAM{operator}\"/bin/{}\"", one(random, &["true", "false", "none"])),
         2 => format!("IMPORT{{file}}{operator}\"/run/{}\"", one(random, &["props", "none"])),
         3 => format!("IMPORT{{db}}{operator}\"{}\"", one(random, &["A", "OLD", "NONE"])),
-        4 => format!(
+        4 | 7 | 8 => format!(
             "IMPORT{{parent}}{operator}\"{}\"",
             one(random, &["ID_*", "DEVT*", "DEVT*", "NO"])
         ),
@@ -180,7 +180,10 @@ fn assigning(random: &mut Random) -> String {
             format!("TAG{}\"{tag}\"", set(random, &["+=", "+=", "-=", "="]))
         }
         9 | 10 => {
-            let link = format!("x{}", value(random).replace(['\\', '/'], ""));
+            // no word is a node's own name: systemd 252 puts the link in the node's place
+            let link = value(random).replace(['\\', '/'], "").replace(' ', " x");
+            let link = link.replace("$result", "$result{1}").replace("2+", "2");
+            let link = format!("x{link}");
             format!("SYMLINK{}\"{link}\"", set(random, &["+=", "+=", "=", ":="]))
         }
         11 => format!("NAME{}\"n{}\"", set(random, &["=", ":="]), value(random)),

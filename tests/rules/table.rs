@@ -145,12 +145,17 @@ fn unescaped(text: &[u8]) -> Vec<u8> {
     out
 }
 
+/// A node in whose place systemd 252 has put a link of its name.
+pub(crate) const GONE: &str = "gone";
+
 fn node(device: &str, answer: &mut Answer) {
     let names =
         [("disk", "sdz"), ("partition", "sdz12"), ("bus", "bus/usb/001/001"), ("odd", "a/b0")];
     if let Some((_, name)) = names.iter().find(|(known, _)| *known == device) {
-        let meta = fs::metadata(Path::new("/dev").join(name)).unwrap();
-        let shown = format!("{}:{} {:04o}", meta.uid(), meta.gid(), meta.mode() & 0o7777);
+        let shown = match fs::metadata(Path::new("/dev").join(name)) {
+            Ok(meta) => format!("{}:{} {:04o}", meta.uid(), meta.gid(), meta.mode() & 0o7777),
+            Err(_) => GONE.to_owned(),
+        };
         answer.insert("(node)".into(), shown);
     }
 }
