@@ -19,6 +19,8 @@ use super::{ModuleDb, ScanProblem};
 
 /// Beyond these the disk is the limit.
 const THREADS_LIMIT: usize = 16;
+/// For fewer files it is not worth to start another thread.
+const FILES_A_THREAD: usize = 8;
 /// A file that changed this short a time ago may change again within one tick of the file system's
 /// clock, and look the same after that: it is read again next time. In milliseconds.
 const SETTLED_AFTER: u64 = 100;
@@ -163,7 +165,7 @@ fn read_all(
         }
     };
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    let threads = threads.clamp(1, THREADS_LIMIT).min(numbers.len());
+    let threads = threads.clamp(1, THREADS_LIMIT).min(numbers.len().div_ceil(FILES_A_THREAD));
     thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let mut results = work();
