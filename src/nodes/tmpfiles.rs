@@ -227,8 +227,8 @@ fn plain(path: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// `a{b,c}` as `ab` and `ac`; as it is, where that comes to too many.
-fn braces(path: &[u8]) -> Vec<Box<[u8]>> {
-    let mut open = vec![path.to_vec()];
+fn braces(whole: &[u8]) -> Vec<Box<[u8]>> {
+    let mut open = vec![whole.to_vec()];
     let mut done: Vec<Box<[u8]>> = Vec::new();
     while let Some(path) = open.pop() {
         let group = path.iter().position(|byte| *byte == b'}').and_then(|close| {
@@ -238,11 +238,13 @@ fn braces(path: &[u8]) -> Vec<Box<[u8]>> {
             done.push(path.into());
             continue;
         };
-        for word in path[from + 1..to].split(|byte| *byte == b',') {
-            open.push([&path[..from], word, &path[to + 1..]].concat());
+        let words = path[from + 1..to].split(|byte| *byte == b',');
+        // counted before they are made: a line of a megabyte has room for many
+        if open.len() + done.len() + words.clone().count() > BRACES_MAX {
+            return vec![whole.into()];
         }
-        if open.len() + done.len() > BRACES_MAX {
-            return vec![path.into()];
+        for word in words {
+            open.push([&path[..from], word, &path[to + 1..]].concat());
         }
     }
     done
@@ -341,6 +343,15 @@ mod tests {
         assert!(concerns("Z /dev/sn* 0660 - - -", "snd/seq"));
         assert!(concerns("z /dev/snd/{seq,timer} 0660 - - -", "snd/timer"));
         assert!(!concerns("c /dev/* 0660 - - - 1:1", "x"));
+    }
+
+    #[test]
+    fn braces_that_come_to_too_much_are_a_name() {
+        let long = format!("{{{}}}{}", ",".repeat((1 << 19)), "x".repeat((1 << 19)));
+        assert_eq!(braces(long.as_bytes()), [long.as_bytes().into()]);
+        let many = "{a,b}".repeat(40);
+        assert_eq!(braces(many.as_bytes()), [many.as_bytes().into()]);
+        assert_eq!(braces(b"a{b,c{d,e}}").len(), 4);
     }
 
     #[test]
