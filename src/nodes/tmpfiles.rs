@@ -207,7 +207,9 @@ fn mode(text: &[u8]) -> Result<Wanted, String> {
 /// `10:200`, as in the argument of `c` and `b`.
 fn numbers(text: &[u8], block: bool) -> Option<Devnum> {
     let (major, minor) = std::str::from_utf8(text).ok()?.split_once(':')?;
-    Some(Devnum { block, major: major.parse().ok()?, minor: minor.parse().ok()? })
+    let (major, minor) = (major.parse().ok()?, minor.parse().ok()?);
+    // what the kernel has no room for would make another device's node
+    (major < 1 << 12 && minor < 1 << 20).then_some(Devnum { block, major, minor })
 }
 
 /// A path without specifiers and without anything that leads elsewhere.
@@ -324,12 +326,14 @@ mod tests {
     fn a_mistake_in_a_line_about_a_node_is_named() {
         let (lines, problems) = read(
             "z /dev/kvm 0660 - kvmm -\nc /dev/x 0600 - - - ten\nz /dev/y 9 - - -\n\
-             z /dev/z ~:0640 - :kvm -\n",
+             z /dev/z ~:0640 - :kvm -\nc /dev/w - - - - 4096:1\nb /dev/v - - - - 1:1048576\n",
         );
         let wanted = [
             "f.conf:1: error: unknown group \"kvmm\": line is left out",
             "f.conf:2: error: a device number such as 10:200 wanted",
             "f.conf:3: error: an octal mode wanted",
+            "f.conf:5: error: a device number such as 10:200 wanted",
+            "f.conf:6: error: a device number such as 10:200 wanted",
         ];
         assert_eq!((problems.as_slice(), lines.len()), (&wanted.map(str::to_owned)[..], 1));
         assert!(lines[0].mode.is_some_and(|mode| mode.masked && mode.new_only));
