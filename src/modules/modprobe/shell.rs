@@ -72,6 +72,8 @@ fn replaced(command: &[u8], options: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+
     use super::*;
 
     fn run_one(command: &str) -> Result<(), Why> {
@@ -96,24 +98,22 @@ mod tests {
 
     #[test]
     fn a_command_that_hangs_is_ended_with_its_children() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mine, fifo) = (dir.path().join("pid"), dir.path().join("fifo"));
-        let command = format!(
-            "mkfifo {fifo}; cat {fifo} & echo $! >{mine}; wait",
-            fifo = fifo.display(),
-            mine = mine.display()
-        );
-        let ended = run(b"tun", command.as_bytes(), b"", Duration::from_secs(2));
+        let limit = Duration::from_millis(50);
+        let ended = run(b"tun", b"exec sleep 1000", b"", limit);
         assert!(matches!(ended, Err(Why::TimeUp(_))), "{ended:?}");
-        let child: i32 = std::fs::read_to_string(mine).unwrap().trim().parse().unwrap();
+        // time is up only when the child is there, however busy the machine is
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", "sleep 1000 & echo $!; wait"]).stdout(Stdio::piped()).process_group(0);
+        let mut shell = shell.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let child = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
+        let child = pidfd_open(child, PidfdFlags::empty()).unwrap();
+        assert!(wait(shell, limit).unwrap().is_none());
         // it dies a moment after it was told to
-        let child = Pid::from_raw(child).unwrap();
-        let flags = rustix::process::PidfdFlags::empty();
-        if let Ok(child) = rustix::process::pidfd_open(child, flags) {
-            let limit = rustix::time::Timespec { tv_sec: 20, tv_nsec: 0 };
-            let mut ended = [rustix::event::PollFd::new(&child, rustix::event::PollFlags::IN)];
-            assert_eq!(rustix::event::poll(&mut ended, Some(&limit)), Ok(1), "it lives on");
-        }
+        let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
+        let mut ended = [PollFd::new(&child, PollFlags::IN)];
+        assert_eq!(poll(&mut ended, Some(&limit)), Ok(1), "it lives on");
     }
 
     #[test]
