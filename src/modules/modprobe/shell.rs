@@ -32,6 +32,8 @@ pub(super) fn run(
     let script = replaced(command, options);
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(OsStr::from_bytes(&script)).stdin(Stdio::null());
+    // stdout is for our own answer, which may be JSON
+    shell.stdout(io::stderr());
     shell.env("MODPROBE_MODULE", OsStr::from_bytes(module)).env(RUNNING, running);
     // a group of its own, so that its children end with it
     let child = shell.process_group(0).spawn().map_err(Why::Shell)?;
@@ -88,6 +90,21 @@ mod tests {
             format!("echo $MODPROBE_MODULE $CMDLINE_OPTS $CMDLINE_OPTS >{}", out.display());
         run_one(&command).unwrap();
         assert_eq!(std::fs::read_to_string(out).unwrap(), "tun a=1 b=2 a=1 b=2\n");
+    }
+
+    #[test]
+    fn what_a_command_says_is_no_part_of_our_answer() {
+        const INSIDE: &str = "MAPDEV_TEST_SAYS";
+        if std::env::var_os(INSIDE).is_some() {
+            return run_one("echo said by tun").unwrap();
+        }
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args(["what_a_command_says_is_no_part_of_our_answer", "--nocapture"]);
+        let output = again.env(INSIDE, "1").output().unwrap();
+        let [out, err] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        assert!(output.status.success() && out.contains("1 passed"), "{out}{err}");
+        assert!(!out.contains("said by tun") && err.contains("said by tun"), "{out}{err}");
     }
 
     #[test]
