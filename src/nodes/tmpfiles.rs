@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn braces_that_come_to_too_much_are_a_name() {
-        let long = format!("{{{}}}{}", ",".repeat((1 << 19)), "x".repeat((1 << 19)));
+        let long = format!("{{{}}}{}", ",".repeat(1 << 19), "x".repeat(1 << 19));
         assert_eq!(braces(long.as_bytes()), [long.as_bytes().into()]);
         let many = "{a,b}".repeat(40);
         assert_eq!(braces(many.as_bytes()), [many.as_bytes().into()]);
