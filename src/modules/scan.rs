@@ -56,7 +56,11 @@ pub fn update(
         let file = root.join("lib/modules").join(release);
         let what = "no folder of modules for this kernel".to_owned();
         let missing = ModuleDb::missing(release, ScanProblem { file, what });
-        return old.is_none_or(|old| !old.is_empty()).then_some(missing);
+        // the cache keeps no problems: what it says of a missing folder is told anew
+        let same = |old: &ModuleDb| {
+            old.release() == release && old.is_empty() && old.problems() == missing.problems()
+        };
+        return (!old.is_some_and(same)).then_some(missing);
     };
     let mut problems = Vec::new();
     let files = tree::walk(&folder, &mut problems);
@@ -94,7 +98,9 @@ pub fn update(
         let (seconds, nanoseconds) = source.key.mtime;
         let changed = seconds.saturating_mul(1000).saturating_add((nanoseconds / 1_000_000).into());
         let busy = matches!(&contents, Contents::Bad(what) if **what == *BEING_WRITTEN.as_bytes());
-        if busy || changed.saturating_add(SETTLED_AFTER) > now {
+        // where the clock is not set yet, as on a board without one, files seem to be from the future:
+        // writing to them now would show
+        if busy || changed.abs_diff(now) < SETTLED_AFTER {
             source.key = Key::default();
         }
         source.contents = contents;
