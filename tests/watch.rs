@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -199,6 +200,28 @@ async fn a_tree_that_is_replaced_goes_or_comes_later_is_noticed() {
     assert!(db.devname(b"loop-control").is_none());
     fs::remove_dir_all(rig.root.path().join("lib")).unwrap();
     assert!(rig.until("fuse", false).await.is_empty());
+}
+
+#[tokio::test]
+async fn folders_that_links_lead_to_are_watched_too() {
+    let mut rig = Rig::new().await;
+    let (aside, link) = (rig.root.path().join("aside"), rig.path("extra"));
+    fs::create_dir(&aside).unwrap();
+    symlink(&aside, &link).unwrap();
+    fs::write(aside.join("tun.ko"), tun()).unwrap();
+    rig.until("net/tun", true).await;
+    fs::remove_file(&link).unwrap();
+    rig.until("net/tun", false).await;
+    // the tree itself is behind a link, and what is there is changed
+    let (tree, other) = (rig.path(""), rig.root.path().join("other"));
+    fs::rename(&tree, &other).unwrap();
+    rig.until("fuse", false).await;
+    symlink("../../other", tree.to_str().unwrap().trim_end_matches('/')).unwrap();
+    rig.until("fuse", true).await;
+    fs::rename(&other, rig.root.path().join("gone")).unwrap();
+    rig.until("fuse", false).await;
+    fs::rename(&aside, &other).unwrap();
+    rig.until("net/tun", true).await;
 }
 
 #[tokio::test]

@@ -81,10 +81,10 @@ fn chill(folder: &Path) {
     }
 }
 
-/// It prints its text files, and leaves out the binary ones: less work than it does when installed.
+/// As it is run when a kernel is installed; what it writes is what is there already.
 fn depmod(kernel: &Kernel) -> Command {
     let mut depmod = Command::new("depmod");
-    depmod.arg("-n").arg("-b").arg(&kernel.root).arg(&kernel.release);
+    depmod.arg("-b").arg(&kernel.root).arg(&kernel.release);
     depmod
 }
 

@@ -96,6 +96,7 @@ impl Dispatch {
     /// What lies in the socket when the question comes is waited for as well.
     fn settle(&mut self, reply: oneshot::Sender<()>) {
         self.hear_rest();
+        self.compare_in_doubt();
         self.settlers.retain(|(_, reply)| !reply.is_closed());
         self.settlers.push((self.taken, reply));
         self.release();

@@ -104,6 +104,8 @@ pub struct Dispatch {
     grants: Grants,
     book: Arc<Book>,
     sweep: Option<Sweep>,
+    /// Until then a device that a walk met may go without our hearing of it.
+    doubt_until: Option<tokio::time::Instant>,
     ready: Option<oneshot::Sender<Ready>>,
     started: Instant,
     commands: mpsc::Receiver<Command>,
@@ -159,6 +161,7 @@ impl Dispatch {
             grants,
             book: Arc::new(answer::load_book(&config, 1, modules)),
             sweep: None,
+            doubt_until: None,
             ready: Some(ready),
             started: Instant::now(),
             commands,
@@ -205,6 +208,7 @@ impl Dispatch {
                 () = watchdog.tick() => {}
                 heard = self.socket.recv(), if hearing => self.hear_batch(heard?)?,
                 event = sweep::next(&mut self.sweep), if hearing => self.swept(event),
+                () = sweep::doubted(self.doubt_until) => self.end_doubt(),
                 devpath = tell::overheard(&mut self.rival), if hearing => self.compare_at(&devpath?),
                 _ = stop.changed(), if !stopping => {}
             }

@@ -2,9 +2,10 @@
 //! is no longer there is removed.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::command::Notice;
@@ -14,6 +15,11 @@ use crate::coldplug;
 use crate::device::DeviceId;
 use crate::nodes::links;
 use crate::uevent::{Action, Origin, Uevent};
+
+/// The kernel tells a removal before sysfs shows it (`device_del()` in `drivers/base/core.c`). If that
+/// event is lost, a walk may still meet the device, and nobody tells when its folder goes: this time
+/// after a walk we look again, as does whoever settles before.
+const DOUBT: Duration = Duration::from_secs(1);
 
 /// One walk under way.
 #[derive(Debug)]
@@ -27,12 +33,22 @@ pub(super) struct Sweep {
     started: Instant,
     /// Loss was reported while it ran: another walk must follow.
     again: bool,
+    /// Nothing is read: what is known is compared with sysfs once more.
+    only_compares: bool,
 }
 
 /// The next event of the walk; `None` once, when all was read. Waits for ever without a walk.
 pub(super) async fn next(sweep: &mut Option<Sweep>) -> Option<Uevent> {
     match sweep.as_mut().and_then(|sweep| sweep.events.as_mut()) {
         Some(events) => events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until it is time to look again; for ever, if there is no doubt.
+pub(super) async fn doubted(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
         None => std::future::pending().await,
     }
 }
@@ -49,7 +65,35 @@ impl Dispatch {
             compared: false,
             started: Instant::now(),
             again: false,
+            only_compares: false,
         });
+    }
+
+    /// Removes what went since the last walk met it, if nobody could have told us.
+    pub(super) fn compare_in_doubt(&mut self) {
+        if self.doubt_until.is_none() {
+            return;
+        }
+        match &mut self.sweep {
+            Some(sweep) => sweep.compared = false,
+            None => {
+                self.sweep = Some(Sweep {
+                    events: None,
+                    last: self.taken,
+                    compared: false,
+                    started: Instant::now(),
+                    again: false,
+                    only_compares: true,
+                });
+            }
+        }
+        self.end_sweep_if_done();
+    }
+
+    /// The last look at what a walk met.
+    pub(super) fn end_doubt(&mut self) {
+        self.compare_in_doubt();
+        self.doubt_until = None;
     }
 
     /// Takes in one event of the walk.
@@ -76,6 +120,9 @@ impl Dispatch {
         let Some(mut sweep) = self.sweep.take_if(|sweep| over(sweep)) else { return };
         if !sweep.compared {
             sweep.compared = true;
+            if !sweep.only_compares {
+                self.doubt_until = Some(Instant::now() + DOUBT);
+            }
             let before = self.taken;
             self.remove_vanished();
             // whoever waits for the walk waits for these removals too
@@ -92,8 +139,10 @@ impl Dispatch {
         if self.ready.is_some() {
             self.forget_leftovers();
         }
-        let elapsed = sweep.started.elapsed();
-        info!("read sysfs in {} ms: {} devices", elapsed.as_millis(), self.table.len());
+        if !sweep.only_compares {
+            let elapsed = sweep.started.elapsed();
+            info!("read sysfs in {} ms: {} devices", elapsed.as_millis(), self.table.len());
+        }
         if let Some(ready) = self.ready.take() {
             let summary = self.summary();
             self.teller.notify(Notice::Ready(summary));

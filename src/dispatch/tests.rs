@@ -172,6 +172,28 @@ async fn who_settles_during_a_walk_waits_for_what_it_finds_missing() {
     assert_eq!(rig.dispatch.table.len(), 1);
 }
 
+/// The kernel tells a removal before sysfs shows it: if that is lost, a walk may meet the device.
+#[tokio::test]
+async fn what_goes_untold_after_a_walk_is_removed_for_who_settles_and_in_the_end() {
+    let mut rig = Rig::new(&[1, 2, 3]);
+    rig.walk().await;
+    unplug(rig.root.path(), 2);
+    let (reply, mut settled) = oneshot::channel();
+    rig.dispatch.answer(Command::Settle(reply));
+    assert!(settled.try_recv().is_err(), "the removal is waited for");
+    while settled.try_recv().is_err() {
+        rig.turn().await;
+    }
+    assert!(rig.dispatch.table.get(&id(2)).is_none());
+    unplug(rig.root.path(), 3);
+    sweep::doubted(rig.dispatch.doubt_until).await;
+    rig.dispatch.end_doubt();
+    while rig.dispatch.sweep.is_some() {
+        rig.turn().await;
+    }
+    assert_eq!((rig.dispatch.table.len(), rig.dispatch.doubt_until), (1, None));
+}
+
 #[tokio::test]
 async fn a_change_reaches_only_the_device_that_it_was_allowed_for() {
     let mut rig = Rig::new(&[1]);

@@ -31,6 +31,8 @@ pub fn open(
     };
     match scan::update(root, release, old.as_ref(), progress) {
         None => (old.unwrap_or_default(), None),
+        // a tree that comes later is read then; what is kept of another kernel stays
+        Some(db) if db.folder().as_os_str().is_empty() => (db, unread),
         Some(db) => {
             let kept = write(&db, file);
             let unkept = kept.err().map(|error| problem(format!("cannot keep the cache: {error}")));
@@ -62,7 +64,9 @@ pub fn write(db: &ModuleDb, file: &Path) -> io::Result<()> {
 
 /// What a file holds; `None` if there is none.
 fn read(file: &Path) -> io::Result<Option<ModuleDb>> {
-    let opened = match File::open(file) {
+    // opening a FIFO would wait
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let opened = match File::options().read(true).custom_flags(flags).open(file) {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),

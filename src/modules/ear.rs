@@ -67,6 +67,12 @@ impl Ear {
         }
     }
 
+    /// Whether a folder of the tree is watched under this name.
+    pub(super) fn is_in_tree(&self, path: &Path) -> bool {
+        let mut roles = self.folders.values().flatten();
+        roles.any(|role| matches!(role, Role::Tree(own) if own == path))
+    }
+
     /// What an event's folder is watched for.
     pub(super) fn roles(&mut self, event: &Event) -> Vec<Role> {
         if event.flags.contains(ReadFlags::IGNORED) {

@@ -19,6 +19,8 @@ use super::{ModuleDb, ScanProblem};
 
 /// Beyond these the disk is the limit.
 const THREADS_LIMIT: usize = 16;
+/// For fewer files it is not worth to start another thread.
+const FILES_A_THREAD: usize = 8;
 /// A file that changed this short a time ago may change again within one tick of the file system's
 /// clock, and look the same after that: it is read again next time. In milliseconds.
 const SETTLED_AFTER: u64 = 100;
@@ -54,7 +56,11 @@ pub fn update(
         let file = root.join("lib/modules").join(release);
         let what = "no folder of modules for this kernel".to_owned();
         let missing = ModuleDb::missing(release, ScanProblem { file, what });
-        return old.is_none_or(|old| !old.is_empty()).then_some(missing);
+        // the cache keeps no problems: what it says of a missing folder is told anew
+        let same = |old: &ModuleDb| {
+            old.release() == release && old.is_empty() && old.problems() == missing.problems()
+        };
+        return (!old.is_some_and(same)).then_some(missing);
     };
     let mut problems = Vec::new();
     let files = tree::walk(&folder, &mut problems);
@@ -92,7 +98,9 @@ pub fn update(
         let (seconds, nanoseconds) = source.key.mtime;
         let changed = seconds.saturating_mul(1000).saturating_add((nanoseconds / 1_000_000).into());
         let busy = matches!(&contents, Contents::Bad(what) if **what == *BEING_WRITTEN.as_bytes());
-        if busy || changed.saturating_add(SETTLED_AFTER) > now {
+        // where the clock is not set yet, as on a board without one, files seem to be from the future:
+        // writing to them now would show
+        if busy || changed.abs_diff(now) < SETTLED_AFTER {
             source.key = Key::default();
         }
         source.contents = contents;
@@ -163,7 +171,7 @@ fn read_all(
         }
     };
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    let threads = threads.clamp(1, THREADS_LIMIT).min(numbers.len());
+    let threads = threads.clamp(1, THREADS_LIMIT).min(numbers.len().div_ceil(FILES_A_THREAD));
     thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let mut results = work();

@@ -31,6 +31,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Where a kernel's modules may be, below the root; as `tree::folder` looks for them.
 const PLACES: [[&str; 2]; 2] = [["lib", "modules"], ["usr/lib", "modules"]];
 
+/// Links one behind another on the way to a tree; the kernel follows no more than 40.
+const LINKS_MAX: usize = 8;
+
 /// What was noticed.
 #[derive(Debug)]
 pub enum News {
@@ -201,6 +204,7 @@ impl Watch {
         }
         let top = folder.as_os_str().is_empty();
         if !is_wanted(top, &event.name) {
+            self.heard_of_link(&path, flags);
             return;
         }
         if flags.intersects(gone | came | ReadFlags::CLOSE_WRITE) {
@@ -212,6 +216,19 @@ impl Watch {
         } else if flags.contains(ReadFlags::MODIFY) && self.knows(&path) {
             // written in place: what it says holds no longer
             self.dirty |= self.writing.insert(path);
+        }
+    }
+
+    /// A link to a folder is told of like a file.
+    fn heard_of_link(&mut self, path: &Path, flags: ReadFlags) {
+        if flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
+            let leads = self.full(path).is_some_and(|full| full.is_symlink() && full.is_dir());
+            if leads {
+                self.listen_in(path);
+                self.dirty = true;
+            }
+        } else if flags.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
+            self.dirty |= self.ear.as_ref().is_some_and(|ear| ear.is_in_tree(path));
         }
     }
 
@@ -240,14 +257,27 @@ impl Watch {
                 return;
             }
         }
-        for [first, second] in PLACES {
-            let mut folder = self.root.clone();
-            for next in first.split('/').chain([second, &*self.release.clone()]) {
-                self.add(&folder, Role::Above(next.into()));
-                folder.push(next);
-            }
+        let root = self.root.clone();
+        for place in PLACES {
+            let way = PathBuf::from_iter(place).join(&self.release);
+            self.listen_on_the_way(&root, &way, LINKS_MAX);
         }
         self.listen_in(Path::new(""));
+    }
+
+    /// Watches the folders on the way to a tree, and those that links among them lead through.
+    fn listen_on_the_way(&mut self, from: &Path, way: &Path, links: usize) {
+        let mut folder = from.to_owned();
+        for next in way {
+            self.add(&folder, Role::Above(next.into()));
+            let link = fs::read_link(folder.join(next));
+            if let (Ok(target), Some(links)) = (link, links.checked_sub(1)) {
+                let target = folder.join(target);
+                let target = target.strip_prefix("/").unwrap_or(&target);
+                self.listen_on_the_way(Path::new("/"), target, links);
+            }
+            folder.push(next);
+        }
     }
 
     /// Watches a folder of the tree and all below it.

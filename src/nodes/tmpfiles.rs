@@ -207,7 +207,9 @@ fn mode(text: &[u8]) -> Result<Wanted, String> {
 /// `10:200`, as in the argument of `c` and `b`.
 fn numbers(text: &[u8], block: bool) -> Option<Devnum> {
     let (major, minor) = std::str::from_utf8(text).ok()?.split_once(':')?;
-    Some(Devnum { block, major: major.parse().ok()?, minor: minor.parse().ok()? })
+    let (major, minor) = (major.parse().ok()?, minor.parse().ok()?);
+    // what the kernel has no room for would make another device's node
+    (major < 1 << 12 && minor < 1 << 20).then_some(Devnum { block, major, minor })
 }
 
 /// A path without specifiers and without anything that leads elsewhere.
@@ -227,8 +229,8 @@ fn plain(path: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// `a{b,c}` as `ab` and `ac`; as it is, where that comes to too many.
-fn braces(path: &[u8]) -> Vec<Box<[u8]>> {
-    let mut open = vec![path.to_vec()];
+fn braces(whole: &[u8]) -> Vec<Box<[u8]>> {
+    let mut open = vec![whole.to_vec()];
     let mut done: Vec<Box<[u8]>> = Vec::new();
     while let Some(path) = open.pop() {
         let group = path.iter().position(|byte| *byte == b'}').and_then(|close| {
@@ -238,11 +240,13 @@ fn braces(path: &[u8]) -> Vec<Box<[u8]>> {
             done.push(path.into());
             continue;
         };
-        for word in path[from + 1..to].split(|byte| *byte == b',') {
-            open.push([&path[..from], word, &path[to + 1..]].concat());
+        let words = path[from + 1..to].split(|byte| *byte == b',');
+        // counted before they are made: a line of a megabyte has room for many
+        if open.len() + done.len() + words.clone().count() > BRACES_MAX {
+            return vec![whole.into()];
         }
-        if open.len() + done.len() > BRACES_MAX {
-            return vec![path.into()];
+        for word in words {
+            open.push([&path[..from], word, &path[to + 1..]].concat());
         }
     }
     done
@@ -322,12 +326,14 @@ mod tests {
     fn a_mistake_in_a_line_about_a_node_is_named() {
         let (lines, problems) = read(
             "z /dev/kvm 0660 - kvmm -\nc /dev/x 0600 - - - ten\nz /dev/y 9 - - -\n\
-             z /dev/z ~:0640 - :kvm -\n",
+             z /dev/z ~:0640 - :kvm -\nc /dev/w - - - - 4096:1\nb /dev/v - - - - 1:1048576\n",
         );
         let wanted = [
             "f.conf:1: error: unknown group \"kvmm\": line is left out",
             "f.conf:2: error: a device number such as 10:200 wanted",
             "f.conf:3: error: an octal mode wanted",
+            "f.conf:5: error: a device number such as 10:200 wanted",
+            "f.conf:6: error: a device number such as 10:200 wanted",
         ];
         assert_eq!((problems.as_slice(), lines.len()), (&wanted.map(str::to_owned)[..], 1));
         assert!(lines[0].mode.is_some_and(|mode| mode.masked && mode.new_only));
@@ -341,6 +347,15 @@ mod tests {
         assert!(concerns("Z /dev/sn* 0660 - - -", "snd/seq"));
         assert!(concerns("z /dev/snd/{seq,timer} 0660 - - -", "snd/timer"));
         assert!(!concerns("c /dev/* 0660 - - - 1:1", "x"));
+    }
+
+    #[test]
+    fn braces_that_come_to_too_much_are_a_name() {
+        let long = format!("{{{}}}{}", ",".repeat(1 << 19), "x".repeat(1 << 19));
+        assert_eq!(braces(long.as_bytes()), [long.as_bytes().into()]);
+        let many = "{a,b}".repeat(40);
+        assert_eq!(braces(many.as_bytes()), [many.as_bytes().into()]);
+        assert_eq!(braces(b"a{b,c{d,e}}").len(), 4);
     }
 
     #[test]

@@ -151,6 +151,15 @@ fn a_scan_counts_and_names_what_is_wrong() {
     assert_eq!((ran.code, ran.error()), (Some(1), "mapdevctl: there are 2 problems"));
     assert!(ran.out.contains("\n/lib/modules/6.1/kernel/net/torn.ko: "), "{ran:?}");
     assert!(ran.out.contains("\n/etc/modprobe.d/a.conf:2:3: error: one of alias, "), "{ran:?}");
+    // who asks for it is told what is wrong, not that it is not there
+    for arguments in [&["info", "torn"][..], &["lookup", "torn"], &["load", "--dry-run", "torn"]] {
+        let ran = tree.run(arguments);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(
+            ran.error().starts_with("mapdevctl: /lib/modules/6.1/kernel/net/torn.ko: "),
+            "{ran:?}"
+        );
+    }
 }
 
 #[test]

@@ -151,3 +151,49 @@ fn where_no_cache_can_be_kept_the_modules_are_known_all_the_same() {
     assert_eq!(names(&db), ["a"]);
     assert!(problem.is_some());
 }
+
+#[test]
+fn a_kernel_without_modules_is_told_each_time_and_no_other_is_believed() {
+    let (root, folder) = tree();
+    let file = root.path().join("cache");
+    for release in ["none", "none", "other"] {
+        let (db, _, problem) = open(root.path(), release, &file);
+        let told: Vec<_> = db.problems().iter().map(ToString::to_string).collect();
+        assert_eq!((db.release(), told.len(), problem), (release, 1, None), "{told:?}");
+    }
+    // what is kept of the tree outlasts the tree
+    write(&folder.join("kernel/a.ko"), &module("a", 1), 60);
+    assert_eq!(open(root.path(), "6.1", &file).1, 1);
+    fs::rename(&folder, root.path().join("aside")).unwrap();
+    let (db, read, _) = open(root.path(), "6.1", &file);
+    assert_eq!((db.len(), db.problems().len(), read), (0, 1, 0));
+    fs::rename(root.path().join("aside"), &folder).unwrap();
+    let (db, read, _) = open(root.path(), "6.1", &file);
+    assert_eq!((names(&db), read), (to_strings(&["a"]), 0));
+}
+
+#[test]
+fn files_from_the_future_are_kept_too() {
+    let (root, folder) = tree();
+    let file = root.path().join("cache");
+    let path = folder.join("kernel/a.ko");
+    write(&path, &module("a", 1), 0);
+    let later = SystemTime::now() + Duration::from_secs(1 << 20);
+    fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+    assert_eq!(open(root.path(), "6.1", &file).1, 1);
+    assert_eq!(open(root.path(), "6.1", &file).1, 0);
+    // written to as the clock is now
+    fs::write(&path, module("b", 1)).unwrap();
+    let (db, read, _) = open(root.path(), "6.1", &file);
+    assert_eq!((names(&db), read), (to_strings(&["b"]), 1));
+}
+
+#[test]
+fn a_fifo_in_the_caches_place_holds_nobody_up() {
+    let (root, _folder) = tree();
+    let file = root.path().join("cache");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::RWXU).unwrap();
+    let (_, _, problem) = open(root.path(), "6.1", &file);
+    assert!(problem.unwrap().ends_with("it is not ours alone to write"));
+    assert!(fs::metadata(&file).unwrap().is_file(), "it is made anew");
+}

@@ -57,7 +57,7 @@ pub(super) fn run(world: &World, args: &Args, output: &mut Output<'_>) -> Result
 }
 
 /// What is wrong with the file that would be the module's.
-fn broken(world: &World, name: &str) -> Option<Failure> {
+pub(super) fn broken(world: &World, name: &str) -> Option<Failure> {
     let folded = |name: &str| name.replace('-', "_");
     let of_module = |file: &OsStr| {
         let file = file.to_string_lossy();

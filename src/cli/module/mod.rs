@@ -176,7 +176,7 @@ impl World {
                 Err(error) => return Err(Failure::failed(escape::text(&error.to_string()))),
             }
         }
-        Err(self.not_found(name))
+        Err(info::broken(self, name).unwrap_or_else(|| self.not_found(name)))
     }
 
     /// The alias by which the kernel asks for a node's module.

@@ -148,6 +148,7 @@ fn advice(errno: Errno) -> &'static str {
         Errno::NODEV => "; what it drives is not in this machine",
         Errno::KEYREJECTED | Errno::NOKEY | Errno::BADMSG => "; its signature is not good here",
         Errno::BUSY => "; something that it wants is taken, see dmesg",
+        Errno::NOSYS => "; this kernel was built to load no modules",
         Errno::NOMEM => "",
         _ => "; see dmesg",
     }

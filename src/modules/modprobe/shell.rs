@@ -32,6 +32,8 @@ pub(super) fn run(
     let script = replaced(command, options);
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(OsStr::from_bytes(&script)).stdin(Stdio::null());
+    // stdout is for our own answer, which may be JSON
+    shell.stdout(io::stderr());
     shell.env("MODPROBE_MODULE", OsStr::from_bytes(module)).env(RUNNING, running);
     // a group of its own, so that its children end with it
     let child = shell.process_group(0).spawn().map_err(Why::Shell)?;
@@ -72,6 +74,8 @@ fn replaced(command: &[u8], options: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+
     use super::*;
 
     fn run_one(command: &str) -> Result<(), Why> {
@@ -89,6 +93,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_command_says_is_no_part_of_our_answer() {
+        const INSIDE: &str = "MAPDEV_TEST_SAYS";
+        if std::env::var_os(INSIDE).is_some() {
+            return run_one("echo said by tun").unwrap();
+        }
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args(["what_a_command_says_is_no_part_of_our_answer", "--nocapture"]);
+        let output = again.env(INSIDE, "1").output().unwrap();
+        let [out, err] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        assert!(output.status.success() && out.contains("1 passed"), "{out}{err}");
+        assert!(!out.contains("said by tun") && err.contains("said by tun"), "{out}{err}");
+    }
+
+    #[test]
     fn how_a_command_failed_is_told() {
         assert!(matches!(run_one("exit 7"), Err(Why::Exit(7))));
         assert!(matches!(run_one("kill -9 $$"), Err(Why::Signal(9))));
@@ -96,24 +115,22 @@ mod tests {
 
     #[test]
     fn a_command_that_hangs_is_ended_with_its_children() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mine, fifo) = (dir.path().join("pid"), dir.path().join("fifo"));
-        let command = format!(
-            "mkfifo {fifo}; cat {fifo} & echo $! >{mine}; wait",
-            fifo = fifo.display(),
-            mine = mine.display()
-        );
-        let ended = run(b"tun", command.as_bytes(), b"", Duration::from_secs(2));
+        let limit = Duration::from_millis(50);
+        let ended = run(b"tun", b"exec sleep 1000", b"", limit);
         assert!(matches!(ended, Err(Why::TimeUp(_))), "{ended:?}");
-        let child: i32 = std::fs::read_to_string(mine).unwrap().trim().parse().unwrap();
+        // time is up only when the child is there, however busy the machine is
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", "sleep 1000 & echo $!; wait"]).stdout(Stdio::piped()).process_group(0);
+        let mut shell = shell.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let child = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
+        let child = pidfd_open(child, PidfdFlags::empty()).unwrap();
+        assert!(wait(shell, limit).unwrap().is_none());
         // it dies a moment after it was told to
-        let child = Pid::from_raw(child).unwrap();
-        let flags = PidfdFlags::empty();
-        if let Ok(child) = pidfd_open(child, flags) {
-            let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
-            let mut ended = [PollFd::new(&child, PollFlags::IN)];
-            assert_eq!(poll(&mut ended, Some(&limit)), Ok(1), "it lives on");
-        }
+        let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
+        let mut ended = [PollFd::new(&child, PollFlags::IN)];
+        assert_eq!(poll(&mut ended, Some(&limit)), Ok(1), "it lives on");
     }
 
     #[test]
