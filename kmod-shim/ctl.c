@@ -18,6 +18,8 @@
 
 /* a chown -R of a large /dev; what is more is told as an overflow */
 #define MAX_EVENTS	1024U
+/* cells between two chances for others to run */
+#define CARRY_BATCH	4096U
 /* an odd number with its bits well spread: salts of maps lie far apart */
 #if BITS_PER_LONG == 64
 #define EPOCH_STEP	0x9e3779b97f4a7c15UL
@@ -171,6 +173,17 @@ static void forget_events(struct file *file)
 	spin_unlock(&events_lock);
 }
 
+/* under mapdevfs_attr_lock, so that nobody changes attributes meanwhile */
+static void carry(const struct mapdevfs_map *from, struct mapdevfs_map *to)
+{
+	u32 cell;
+
+	for (cell = 0; cell < from->view.n_entries; cell += CARRY_BATCH) {
+		mapdev_carry(&from->view, &to->view, cell, CARRY_BATCH);
+		cond_resched();
+	}
+}
+
 static long publish(struct file *file, const void __user *from)
 {
 	struct mapdevfs_map *map, *old = NULL;
@@ -179,7 +192,7 @@ static long publish(struct file *file, const void __user *from)
 
 	if (copy_from_user(&what, from, sizeof(what)))
 		return -EFAULT;
-	if (what.flags)
+	if (what.flags & ~MAPDEV_PUB_CARRY)
 		return -EINVAL;
 	map = mapdevfs_map_make(what.fd, what.len);
 	if (IS_ERR(map))
@@ -190,7 +203,8 @@ static long publish(struct file *file, const void __user *from)
 	if (publisher && publisher != file) {
 		ret = -EBUSY;
 		old = map;
-	} else if (old && what.expect_chg != MAPDEV_CHG_ANY &&
+	} else if (old && !(what.flags & MAPDEV_PUB_CARRY) &&
+		   what.expect_chg != MAPDEV_CHG_ANY &&
 		   what.expect_chg != changes) {
 		/* the copy of the attributes is out of date */
 		ret = -EAGAIN;
@@ -198,6 +212,8 @@ static long publish(struct file *file, const void __user *from)
 	} else {
 		if (!old)
 			changes = READ_ONCE(map->view.hdr->chg);
+		else if (what.flags & MAPDEV_PUB_CARRY)
+			carry(old, map);
 		/* before anybody reads this map */
 		WRITE_ONCE(map->view.hdr->chg, changes);
 		old = swap_map(map);

@@ -11,6 +11,7 @@
 #include <linux/namei.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/xattr.h>
 
 #include "internal.h"
 
@@ -481,6 +482,8 @@ const struct inode_operations mapdevfs_dir_iops = {
 	.rmdir		= mapdevfs_rmdir,
 	.rename		= mapdevfs_rename,
 	.setattr	= mapdevfs_setattr,
+	.listxattr	= generic_listxattr,
+	.set_acl	= mapdevfs_set_acl,
 };
 
 const struct file_operations mapdevfs_dir_fops = {

@@ -285,7 +285,7 @@ int mapdevfs_setattr(struct mapdevfs_idmap *idmap, struct dentry *dentry,
 		setattr_copy(idmap, inode, iattr);
 	else
 		change_object(idmap, inode, iattr);
-	if (iattr->ia_valid & ATTR_MODE)
+	if ((iattr->ia_valid & ATTR_MODE) && inode->i_op->set_acl)
 		err = mapdevfs_acl_chmod(idmap, dentry);
 	return err;
 }

@@ -611,3 +611,33 @@ int mapdev_set_attr(const struct mapdev_view *view, u64 id, u32 cell,
 	smp_store_release(&to->seq, seq + 1);
 	return 0;
 }
+
+/**
+ * mapdev_carry() - take attributes from a map into the one that replaces it
+ * @from: the old map
+ * @to: the new one, in which an object has the same id and cell
+ * @first: the first cell
+ * @count: number of cells
+ *
+ * Callers exclude each other, and mapdev_set_attr().
+ */
+void mapdev_carry(const struct mapdev_view *from, const struct mapdev_view *to,
+		  u32 first, u32 count)
+{
+	const struct mapdev_attr *cell;
+	struct mapdev_attr attr;
+	u64 id;
+
+	for (; count && first < from->n_entries; count--, first++) {
+		cell = &from->attrs[first];
+		id = READ_ONCE(cell->id);
+		if (!mapdev_owns_cell(from, id, first))
+			continue;
+		attr.mode = READ_ONCE(cell->mode);
+		attr.uid = READ_ONCE(cell->uid);
+		attr.gid = READ_ONCE(cell->gid);
+		attr.stamp = READ_ONCE(cell->stamp);
+		/* one that the new map has no more is no loss */
+		mapdev_set_attr(to, id, first, &attr);
+	}
+}

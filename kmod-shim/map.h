@@ -98,6 +98,8 @@ int mapdev_list_next(const struct mapdev_view *view, struct mapdev_cursor *at,
 bool mapdev_owns_cell(const struct mapdev_view *view, u64 id, u32 cell);
 int mapdev_set_attr(const struct mapdev_view *view, u64 id, u32 cell,
 		    const struct mapdev_attr *attr);
+void mapdev_carry(const struct mapdev_view *from, const struct mapdev_view *to,
+		  u32 first, u32 count);
 
 static inline u64 mapdev_gen(const struct mapdev_view *view)
 {

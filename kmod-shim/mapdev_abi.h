@@ -198,6 +198,9 @@ struct mapdev_chain {
  * the publisher until it closes the device; the map is served on after that.
  */
 
+/* publish.flags: what the kernel changed since is carried over by the kernel */
+#define MAPDEV_PUB_CARRY	0x1U
+
 /* publish.expect_chg: publish whatever the kernel changed */
 #define MAPDEV_CHG_ANY		0xffffffffffffffffULL
 
@@ -205,7 +208,7 @@ struct mapdev_chain {
  * struct mapdev_publish - the memory of a map
  * @fd: a memory file of mode 0400 that belongs to root and is open for
  *	writing, sealed against F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_SEAL only
- * @flags: 0
+ * @flags: MAPDEV_PUB_*
  * @len: its length
  * @expect_chg: chg of the published map before its attributes were copied
  */

@@ -78,7 +78,7 @@ impl MapWriter {
             names: HashMap::new(),
             replaced: false,
             republished: 0,
-            sync: None,
+            kernel: None,
         };
         map.enrol(Object::root());
         sound &= map.enrol_found(found);
