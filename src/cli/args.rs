@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use super::output::Color;
 use super::{
     chmod, chown, completions, explain, info, list, log_level, man, map, module, reload, reset,
-    settle,
+    settle, shim,
 };
 
 const AFTER_HELP: &str = "\
@@ -85,6 +85,8 @@ pub enum Command {
     Reload(reload::Args),
     /// Show or set how much the daemon logs
     LogLevel(log_level::Args),
+    /// Look after the kernel module that serves the map as a file system
+    Shim(shim::Args),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions(completions::Args),

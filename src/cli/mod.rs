@@ -28,6 +28,7 @@ pub mod reload;
 pub mod reset;
 pub mod session;
 pub mod settle;
+pub mod shim;
 pub mod status;
 pub mod table;
 pub mod values;
@@ -85,8 +86,10 @@ fn run(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failure> {
     if let Command::Man(args) = &cli.command {
         return man::run(args);
     }
-    if let Command::Module(args) = &cli.command {
         return module::run(args, output);
+    }
+    if let Command::Shim(args) = &cli.command {
+        return shim::run(args, output);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
@@ -115,7 +118,7 @@ async fn ask_the_daemon(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failur
         Command::Compare => compare::run(&session, output).await,
         Command::Reload(args) => reload::run(&session, args, output).await,
         Command::LogLevel(args) => log_level::run(&session, args, output).await,
-        Command::Completions(_) | Command::Man(_) | Command::Module(_) => Ok(()),
+        Command::Completions(_) | Command::Man(_) | Command::Module(_) | Command::Shim(_) => Ok(()),
     }
 }
 
@@ -137,6 +140,7 @@ fn patience(command: &Command) -> Option<Duration> {
         | Command::Reload(_)
         | Command::Module(_)
         | Command::Completions(_)
-        | Command::Man(_) => None,
+        | Command::Man(_)
+        | Command::Shim(_) => None,
     }
 }

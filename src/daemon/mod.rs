@@ -86,7 +86,8 @@ pub fn run(args: &Args) -> Result<(), Fatal> {
         let socket = open_socket(kept.socket, config.receive_buffer)
             .map_err(io("listen to the kernel's uevents"))?;
         dispatch::log_socket(&socket, config.receive_buffer);
-        let map = open_map(kept.map).map_err(io("make the map"))?;
+        let map =
+            open_map(kept.map.or_else(|| kept_by_kernel(&config))).map_err(io("make the map"))?;
         let modules = modules.await.map_err(|error| Fatal::Io("read the modules", error.into()))?;
         Daemon::start(config, args.present, log, Given { socket, map, modules }, started)?
             .run()
@@ -128,7 +129,15 @@ fn open_socket(
     }
 }
 
-/// The map of an earlier run if the service manager kept it whole, else a new one.
+/// The memory of an earlier run's map, if the kernel serves it still.
+fn kept_by_kernel(config: &Config) -> Option<std::os::fd::OwnedFd> {
+    let shim =
+        dispatch::shim(config).inspect_err(|error| warn!("the kernel's map: {error}")).ok()??;
+    let memory = shim.memory().inspect_err(|error| warn!("the kernel's map: {error}"));
+    memory.ok().flatten().inspect(|_| info!("the kernel has kept the map of the last run"))
+}
+
+/// The map of an earlier run if the service manager or the kernel kept it whole, else a new one.
 fn open_map(kept: Option<std::os::fd::OwnedFd>) -> io::Result<MapWriter> {
     if let Some(fd) = kept {
         match MapWriter::adopt(fd) {

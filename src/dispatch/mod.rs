@@ -8,6 +8,7 @@ mod answer;
 pub mod command;
 mod finish;
 mod hear;
+mod kernel;
 pub mod known;
 mod publish;
 mod sweep;
@@ -36,6 +37,8 @@ use crate::queue::{Keys, Limits, Merge, Pushed, Queue};
 use crate::uevent::socket::KernelSocket;
 use crate::uevent::{Action, Origin, Uevent};
 use command::{COMMANDS_MAX, ChangeError, Command};
+use kernel::KernelEvents;
+pub use kernel::shim;
 use known::Known;
 use publish::Publisher;
 use sweep::Sweep;
@@ -93,6 +96,7 @@ pub struct Dispatch {
     done: mpsc::Receiver<Done>,
     table: Table,
     publisher: Publisher,
+    kernel: KernelEvents,
     teller: Teller,
     /// In shadow mode beside another manager: what that one has handled.
     rival: Option<Overhear>,
@@ -149,6 +153,7 @@ impl Dispatch {
             done,
             table: Table::default(),
             publisher: Publisher::new(&config, map),
+            kernel: None,
             teller: Teller::new(config.mode == Mode::Active, notices)?,
             rival: tell::rival(&config)?,
             compare_later: HashSet::new(),
@@ -178,6 +183,7 @@ impl Dispatch {
     /// When the socket fails for good.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
         let mut watchdog = tell::Watchdog::new();
+        self.attach_kernel();
         (self.keep_map)(self.publisher.map());
         // what a kept socket holds is older than what the walk will find
         self.hear_rest();
@@ -200,6 +206,7 @@ impl Dispatch {
                 heard = self.socket.recv(), if hearing => self.hear_batch(heard?)?,
                 event = sweep::next(&mut self.sweep), if hearing => self.swept(event),
                 devpath = tell::overheard(&mut self.rival), if hearing => self.compare_at(&devpath?),
+                told = kernel::told(&mut self.kernel) => self.kernel_told(told),
                 _ = stop.changed(), if !stopping => {}
             }
             self.start_jobs();

@@ -8,6 +8,9 @@ use super::known::Known;
 use super::table::Table;
 use crate::config::{Config, Mode};
 use crate::device::DeviceId;
+use crate::map::kernel::Kernel;
+use crate::map::serve::KernelChange;
+use crate::map::shim::Told;
 use crate::map::{Kind, MapWriter, Node, WriterStats};
 use crate::nodes::claims::{Claims, LinkChange};
 use crate::nodes::links;
@@ -43,7 +46,8 @@ impl Publisher {
             return problems;
         };
         let same_node = old.is_some_and(|old| old.devname() == Some(name));
-        if let Err(error) = self.map.upsert(name, &map_node(known, devnum)) {
+        let node = self.kept(name, known, map_node(known, devnum));
+        if let Err(error) = self.map.upsert(name, &node) {
             problems.push(format!("map: `{}`: {error}", name.escape_ascii()));
         }
         if !same_node {
@@ -130,6 +134,41 @@ impl Publisher {
         let stale: Vec<Vec<u8>> = stale.map(<[u8]>::to_vec).collect();
         for name in stale {
             self.map.remove(&name);
+        }
+    }
+
+    /// What nobody decided stays as it is, where the kernel may know better than the worker's look.
+    fn kept(&self, name: &[u8], known: &Known, node: Node) -> Node {
+        let Some(now) = self.map.get(name).filter(|now| self.is_served() && now.kind == node.kind)
+        else {
+            return node;
+        };
+        let decision = &known.decision;
+        Node {
+            mode: if decision.mode.is_some() { node.mode } else { now.mode },
+            uid: if decision.owner.is_some() { node.uid } else { now.uid },
+            gid: if decision.group.is_some() { node.gid } else { now.gid },
+            ..node
+        }
+    }
+
+    pub(super) fn attach(&mut self, kernel: Box<dyn Kernel>) -> io::Result<()> {
+        self.map.attach(kernel)
+    }
+
+    pub(super) fn detach(&mut self) {
+        drop(self.map.detach_kernel());
+    }
+
+    pub(super) fn is_served(&self) -> bool {
+        self.map.is_served()
+    }
+
+    /// What is new of what the kernel tells.
+    pub(super) fn taken_in(&mut self, told: &Told) -> Vec<KernelChange> {
+        match told {
+            Told::Changed(change) => self.map.changed_by_kernel(change).into_iter().collect(),
+            Told::CompareAll => self.map.compare(),
         }
     }
 

@@ -229,6 +229,7 @@ impl Hands {
             permissions,
             record,
             mismatches,
+            by_kernel: None,
         }))
     }
 
