@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
 # shim.sh: builds the kernel module, and the module for its tests, for both of Debian's kernels, with
-# every warning an error. Uses sparse if it is installed. Prints "SUITE RELEASE FOLDER" for each.
+# every warning an error. Uses sparse if it is installed, and $CHECKPATCH (checkpatch.pl of a kernel's
+# source, which no package of Debian has by itself) if it is set. Prints "SUITE RELEASE FOLDER" for each.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 sparse=()
 if command -v sparse >/dev/null; then sparse=(C=2); fi
+
+if [ -n "${CHECKPATCH:-}" ]; then
+    # only compat.h asks for the version
+    perl "$CHECKPATCH" --no-tree --strict --quiet -f kmod-shim/compat.h --ignore LINUX_VERSION_CODE >&2
+    find kmod-shim tests/vm/module -name '*.[ch]' ! -name compat.h -exec perl "$CHECKPATCH" --no-tree --strict --quiet -f {} + >&2
+fi
 
 # the headers name their common part by its installed place; -f names it by where it was unpacked
 build() {

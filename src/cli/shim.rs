@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Subcommand;
-use rustix::fs::statfs;
 use rustix::mount::{UnmountFlags, unmount};
 use serde_json::json;
 
@@ -17,9 +16,6 @@ use super::failure::{Exit, Failure};
 use super::output::Output;
 use crate::map::control::ShimStats;
 use crate::map::shim::{self, Shim};
-
-/// `f_type` of the file system ("mapd").
-const MAGIC: i64 = 0x6d61_7064;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -53,11 +49,9 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
 }
 
 fn failed(what: String, error: &io::Error) -> Failure {
-    let exit = match error.kind() {
-        io::ErrorKind::PermissionDenied => Exit::Refused,
-        _ => Exit::Failed,
-    };
-    let advice = if exit == Exit::Refused { "; try it as root" } else { "" };
+    let refused = error.kind() == io::ErrorKind::PermissionDenied;
+    let (exit, advice) =
+        if refused { (Exit::Refused, "; try it as root") } else { (Exit::Failed, "") };
     Failure::new(exit, format!("{what}: {}{advice}", escape::text(&error.to_string())))
 }
 
@@ -167,8 +161,7 @@ fn is_known() -> bool {
 
 fn detach(place: &Path) -> Result<(), Failure> {
     let shown = escape::bytes(place.as_os_str().as_bytes());
-    let stat = statfs(place).map_err(|error| failed(shown.clone(), &error.into()))?;
-    if stat.f_type != MAGIC {
+    if !shim::is_mounted_on(place) {
         return Err(Failure::failed(format!("the map is not mounted on {shown}")));
     }
     unmount(OsStr::from_bytes(place.as_os_str().as_bytes()), UnmountFlags::empty())

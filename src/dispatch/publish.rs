@@ -10,7 +10,7 @@ use crate::config::{Config, Mode};
 use crate::device::DeviceId;
 use crate::map::kernel::Kernel;
 use crate::map::serve::KernelChange;
-use crate::map::shim::Told;
+use crate::map::shim::{self, Told};
 use crate::map::{Kind, MapWriter, Node, WriterStats};
 use crate::nodes::claims::{Claims, LinkChange};
 use crate::nodes::links;
@@ -92,23 +92,28 @@ impl Publisher {
                 problems.push(format!("link `{}` has a node's name", name.escape_ascii()));
                 continue;
             }
-            match target {
-                Some(target) => {
-                    let target = links::relative(&name, &target).into_boxed_slice();
-                    let node =
-                        Node { kind: Kind::Link { target }, mode: 0o777, uid: 0, gid: 0, flags: 0 };
-                    if let Err(error) = self.map.upsert(&name, &node) {
-                        problems.push(format!("map: link `{}`: {error}", name.escape_ascii()));
-                    }
-                }
-                None => drop(self.map.remove(&name)),
-            }
+            self.map_link(&name, target.as_deref(), problems);
         }
     }
 
-    /// Makes or removes a link of `/dev`, in active mode.
-    fn link(&self, name: &[u8], target: Option<&[u8]>, problems: &mut Vec<String>) {
+    fn map_link(&mut self, name: &[u8], target: Option<&[u8]>, problems: &mut Vec<String>) {
+        let Some(target) = target else {
+            self.map.remove(name);
+            return;
+        };
+        let target = links::relative(name, target).into_boxed_slice();
+        let node = Node { kind: Kind::Link { target }, mode: 0o777, uid: 0, gid: 0, flags: 0 };
+        if let Err(error) = self.map.upsert(name, &node) {
+            problems.push(format!("map: link `{}`: {error}", name.escape_ascii()));
+        }
+    }
+
+    /// Makes or removes a link of `/dev`, in active mode. Where `/dev` is the map, it is one of it.
+    fn link(&mut self, name: &[u8], target: Option<&[u8]>, problems: &mut Vec<String>) {
         let Some(dev) = &self.dev else { return };
+        if self.map.is_served() && shim::is_mounted_on(dev) {
+            return self.map_link(name, target, problems);
+        }
         let made = match target {
             Some(target) => links::point(dev, name, target),
             None => links::remove(dev, name),
@@ -119,10 +124,12 @@ impl Publisher {
     }
 
     /// Removes links that a device left behind which is gone, unless another one owns them.
-    pub(super) fn drop_links(&self, names: &[Vec<u8>]) -> Vec<String> {
+    pub(super) fn drop_links(&mut self, names: &[Vec<u8>]) -> Vec<String> {
         let mut problems = Vec::new();
-        for name in names.iter().filter(|name| self.claims.owner(name).is_none()) {
-            self.link(name, None, &mut problems);
+        for name in names {
+            if self.claims.owner(name).is_none() {
+                self.link(name, None, &mut problems);
+            }
         }
         problems
     }
@@ -130,8 +137,17 @@ impl Publisher {
     /// Removes map entries that no device stands for: what an earlier run left.
     pub(super) fn sweep(&mut self, table: &Table) {
         let ours = |name: &[u8]| table.named(name).is_some() || self.claims.owner(name).is_some();
-        let stale = self.map.entries().map(|(name, _)| name).filter(|name| !ours(name));
-        let stale: Vec<Vec<u8>> = stale.map(<[u8]>::to_vec).collect();
+        // the links by number lead up from their folder to a node
+        let leads = |node: &Node| match &node.kind {
+            Kind::Link { target } => {
+                target.strip_prefix(b"../").is_some_and(|name| table.named(name).is_some())
+            }
+            Kind::Char { .. } | Kind::Block { .. } | Kind::Pending { .. } => false,
+        };
+        let by_number = |name: &[u8]| name.starts_with(b"char/") || name.starts_with(b"block/");
+        let stale = self.map.entries();
+        let stale = stale.filter(|(name, node)| !(ours(name) || by_number(name) && leads(node)));
+        let stale: Vec<Vec<u8>> = stale.map(|(name, _)| name.to_vec()).collect();
         for name in stale {
             self.map.remove(&name);
         }

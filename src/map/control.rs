@@ -27,7 +27,6 @@ pub const NOTIFY: Opcode = opcode::write::<Notify>(IOC_MAGIC, 5);
 pub const GETFD: Opcode = opcode::none(IOC_MAGIC, 6);
 
 /// Room for a name and the NUL that the kernel puts behind it.
-#[expect(clippy::cast_possible_truncation, reason = "256 fits")]
 pub const NAME_ROOM: usize = NAME_MAX as usize + 1;
 
 #[derive(Clone, Copy, Debug)]

@@ -25,6 +25,9 @@ pub const DEVICE: &str = "/dev/mapdev";
 /// The file system's name.
 pub const FILE_SYSTEM: &str = "mapdevfs";
 
+/// `f_type` of the file system ("mapd").
+const MAGIC: i64 = 0x6d61_7064;
+
 /// Events taken in one read.
 const BATCH: usize = 64;
 
@@ -137,6 +140,12 @@ pub fn mount_at(place: &Path) -> io::Result<()> {
     let tree = detached_mount()?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     Ok(mount::move_mount(&tree, "", fs::CWD, place, flags)?)
+}
+
+/// Whether a directory is the map, and not devtmpfs or another file system.
+#[must_use]
+pub fn is_mounted_on(place: &Path) -> bool {
+    fs::statfs(place).is_ok_and(|stat| stat.f_type == MAGIC)
 }
 
 impl Kernel for Shim {

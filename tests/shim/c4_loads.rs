@@ -50,7 +50,10 @@ fn fill_in(world: &mut World, name: &str, sysfs: &str, stop: &AtomicBool) {
         let old = world.map.get(name.as_bytes()).unwrap().clone();
         let kind = match old.kind {
             Kind::Pending { block: true, .. } => Kind::Block { major, minor },
-            _ => Kind::Char { major, minor },
+            Kind::Pending { block: false, .. }
+            | Kind::Char { .. }
+            | Kind::Block { .. }
+            | Kind::Link { .. } => Kind::Char { major, minor },
         };
         world.put(name, &Node { kind, flags: E_LIVE | E_MODULE, ..old });
         return;

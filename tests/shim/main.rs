@@ -5,6 +5,7 @@
 mod c1_names;
 mod c4_loads;
 mod c6_attributes;
+mod daemon;
 mod hostile;
 mod publishing;
 mod userspace;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # shim.sh [RELEASE-PREFIX]: boots Debian's kernels with the kernel module, the daemon and tests/shim, each
 # in a virtual machine that is an initramfs only. Test names as SHIM_TESTS run only these; SHIM_SECONDS
-# is how long each stress lasts. Consoles: target/shim/RELEASE/console.log
+# is how long each stress lasts, SHIM_KILLS how often the daemon is killed. Consoles: target/shim/RELEASE/console.log
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -54,9 +54,10 @@ make_initrd() {
     program "$tests" /bin/shim-tests
     program target/debug/mapdevd /bin/mapdevd
     program target/debug/mapdevctl /bin/mapdevctl
+    program "$(command -v dbus-daemon)" /bin/dbus-daemon
     install -m 0755 tests/vm/shim-init.sh "$root/init"
     echo "$SHIM_TESTS" >"$root/etc/tests"
-    echo "$SHIM_SECONDS" >"$root/etc/seconds"
+    printf 'export SHIM_SECONDS=%s SHIM_KILLS=%s\n' "$SHIM_SECONDS" "$SHIM_KILLS" >"$root/etc/shim"
     printf 'root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n' >"$root/etc/passwd"
     printf 'root:x:0:\ntty:x:5:\nuser:x:1000:\n' >"$root/etc/group"
     take_modules "$suite" "$release" "$folder"
@@ -94,7 +95,7 @@ boot() {
 }
 
 failed=0
-export SHIM_TESTS=${SHIM_TESTS:-} SHIM_SECONDS=${SHIM_SECONDS:-10}
+export SHIM_TESTS=${SHIM_TESTS:-} SHIM_SECONDS=${SHIM_SECONDS:-10} SHIM_KILLS=${SHIM_KILLS:-5}
 cargo build --locked --bins
 tests=$(cargo test --locked --test shim --no-run --message-format=json | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | grep '/shim-')
 built=$(scripts/shim.sh)
