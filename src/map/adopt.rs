@@ -78,6 +78,7 @@ impl MapWriter {
             names: HashMap::new(),
             replaced: false,
             republished: 0,
+            adopted: true,
             kernel: None,
         };
         map.enrol(Object::root());

@@ -34,13 +34,18 @@ pub struct KernelChange {
 impl MapWriter {
     /// Publishes the map to a kernel, which from then on alone writes mode and owner.
     ///
-    /// What the kernel has of this same memory stays; see [`MapWriter::compare`].
+    /// What the kernel knows better of an earlier writer's map stays as it is there.
     ///
     /// # Errors
     /// When the kernel refuses; the writer goes on without it.
     pub fn attach(&mut self, mut kernel: Box<dyn Kernel>) -> io::Result<()> {
-        kernel.publish(self.table.memory.as_fd(), self.table.geometry.total_len, Since::Lost)?;
+        // another map's ids mean other objects
+        let since = if self.adopted { Since::CarriedOver } else { Since::Lost };
+        kernel.publish(self.table.memory.as_fd(), self.table.geometry.total_len, since)?;
         self.kernel = Some(kernel);
+        if self.adopted {
+            self.compare();
+        }
         Ok(())
     }
 

@@ -96,6 +96,8 @@ pub struct MapWriter {
     pub(super) last_id: u64,
     pub(super) replaced: bool,
     pub(super) republished: u64,
+    /// Goes on with the objects of an earlier writer.
+    pub(super) adopted: bool,
     /// Serves the map; without it the writer stands in for the kernel.
     pub(super) kernel: Option<Box<dyn Kernel>>,
 }
@@ -135,6 +137,7 @@ impl MapWriter {
             last_id: ID_ROOT,
             replaced: false,
             republished: 0,
+            adopted: false,
             kernel: None,
         })
     }
