@@ -86,6 +86,7 @@ fn run(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failure> {
     if let Command::Man(args) = &cli.command {
         return man::run(args);
     }
+    if let Command::Module(args) = &cli.command {
         return module::run(args, output);
     }
     if let Command::Shim(args) = &cli.command {
