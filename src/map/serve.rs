@@ -181,3 +181,130 @@ impl MapWriter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::BorrowedFd;
+    use std::sync::Mutex;
+
+    use super::super::kernel::Since;
+    use super::super::layout::{E_LIVE, E_MODULE};
+    use super::*;
+
+    /// Remembers what it was asked, and refuses publications that are to be refused.
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<(Vec<String>, u32)>>);
+
+    impl Heard {
+        fn say(&self, what: String) {
+            self.0.lock().unwrap().0.push(what);
+        }
+
+        fn said(&self) -> Vec<String> {
+            std::mem::take(&mut self.0.lock().unwrap().0)
+        }
+    }
+
+    impl Kernel for Heard {
+        fn publish(&mut self, _: BorrowedFd<'_>, _: u64, since: Since) -> io::Result<Published> {
+            let mut heard = self.0.lock().unwrap();
+            if heard.1 > 0 && since != Since::CarriedOver {
+                heard.1 -= 1;
+                return Ok(Published::OutOfDate);
+            }
+            heard.0.push(format!("{since:?}"));
+            Ok(Published::Done)
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            self.say("sync".to_owned());
+            Ok(())
+        }
+
+        fn notify(
+            &mut self,
+            parent: u64,
+            name: &[u8],
+            directory: bool,
+            what: NameChange,
+        ) -> io::Result<()> {
+            let slash = if directory { "/" } else { "" };
+            self.say(format!("{what:?} {}{slash} in {parent}", name.escape_ascii()));
+            Ok(())
+        }
+
+        fn set_attributes(&mut self, path: &[u8], to: Attributes) -> io::Result<()> {
+            self.say(format!("{} {:o}", path.escape_ascii(), to.mode));
+            Ok(())
+        }
+    }
+
+    fn node(minor: u32, mode: u32) -> Node {
+        Node { kind: Kind::Char { major: 10, minor }, mode, uid: 0, gid: 0, flags: E_LIVE }
+    }
+
+    fn served() -> (MapWriter, Heard) {
+        let (mut map, heard) = (MapWriter::create(16).unwrap(), Heard::default());
+        map.attach(Box::new(heard.clone())).unwrap();
+        assert_eq!(heard.said(), ["Lost"]);
+        (map, heard)
+    }
+
+    #[test]
+    fn the_kernel_is_told_of_names_and_asked_for_attributes() {
+        let (mut map, heard) = served();
+        map.upsert(b"net/tun", &node(200, 0o600)).unwrap();
+        assert_eq!(heard.said(), ["Came net/ in 1", "Came tun in 2"]);
+        let before = map.attribute_changes();
+        map.upsert(b"net/tun", &node(200, 0o666)).unwrap();
+        assert_eq!(heard.said(), ["net/tun 666"]);
+        assert_eq!(map.attribute_changes(), before, "the map's cells are the kernel's");
+        map.upsert(b"net/tun", &node(200, 0o666)).unwrap();
+        assert!(heard.said().is_empty());
+        assert!(map.remove(b"net/tun"));
+        assert_eq!(heard.said(), ["Went tun in 2", "Went net/ in 1"]);
+    }
+
+    #[test]
+    fn opens_that_wait_are_woken_when_a_number_is_filled_in() {
+        let (mut map, heard) = served();
+        let kind = Kind::Pending { block: false, alias: b"devname:x".to_vec().into() };
+        map.upsert(b"x", &Node { kind, flags: E_MODULE, ..node(0, 0o600) }).unwrap();
+        assert_eq!(heard.said(), ["Came x in 1"]);
+        map.upsert(b"x", &node(7, 0o600)).unwrap();
+        assert_eq!(heard.said(), ["sync"]);
+    }
+
+    #[test]
+    fn a_publication_that_is_overtaken_again_and_again_is_carried_over() {
+        let (mut map, heard) = served();
+        heard.0.lock().unwrap().1 = 2;
+        map.republish(64, 4096).unwrap();
+        assert_eq!(heard.said(), ["Unchanged(0)"], "the third try");
+        heard.0.lock().unwrap().1 = 100;
+        map.republish(64, 4096).unwrap();
+        assert_eq!(heard.said(), ["CarriedOver"]);
+    }
+
+    #[test]
+    fn what_the_kernel_wrote_is_taken_in_once() {
+        let (mut map, _) = served();
+        map.upsert(b"tty1", &node(1, 0o600)).unwrap();
+        let object = map.object(*map.names.get(&b"tty1"[..]).unwrap()).unwrap();
+        let (id, cell) = (object.id, object.place.cell);
+        let attributes = Attributes { mode: 0o620, uid: 1000, gid: 5, stamp: 1 };
+        map.table.set_attributes(cell, id, attributes);
+        let change = AttributeChange { id, cell, attributes, what: 7, pid: 42, by: 1000 };
+        let taken = map.changed_by_kernel(&change).unwrap();
+        assert_eq!(
+            (&*taken.path, taken.node.uid, taken.by),
+            (&b"tty1"[..], 1000, Some((42, 1000)))
+        );
+        assert_eq!(map.changed_by_kernel(&change), None);
+        assert_eq!(map.get(b"tty1").unwrap().mode, 0o620);
+        let other = AttributeChange { id: id + 1, ..change };
+        assert_eq!(map.changed_by_kernel(&other), None, "another object has the cell");
+        map.table.set_attributes(cell, id, Attributes { mode: 0o600, ..attributes });
+        assert_eq!(map.compare().len(), 1);
+    }
+}

@@ -312,7 +312,7 @@ mod tests {
         assert_eq!((change.id, change.cell, change.attributes.uid), (77, 3, 1000));
         bytes[event::WHAT..][..4].copy_from_slice(&control::EV_OVERFLOW.to_ne_bytes());
         assert_eq!(told(&bytes), Some(Told::CompareAll));
-        assert_eq!(told(&bytes[..40]), None, "half an event is none");
+        assert_eq!(told(&bytes[..20]), None, "half an event is none");
     }
 
     #[test]
