@@ -1,10 +1,13 @@
 //! The real daemon publishes, in active mode, into the file system that it settles nodes in.
+#![expect(clippy::print_stdout, reason = "counts belong into the log of a run")]
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mapdev::map::shim;
@@ -251,4 +254,69 @@ fn mapdevctl_tells_of_the_module_and_mounts_it() {
     absent(fs::metadata(Path::new(place).join("null")));
     assert_eq!(run(&["shim", "detach", place]).status.code(), Some(1));
     assert_eq!(run(&["shim", "attach", "/dev"]).status.code(), Some(4));
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn c5_what_was_before_the_daemon_is_replayed_with_owner_and_links() {
+    let machine = Machine::new();
+    let policy = machine.folder.path().join("run/policy.d");
+    fs::create_dir_all(&policy).unwrap();
+    let rule = "schema = 1\n[[rule]]\nid = \"probe\"\nmatch.devname = \"mapdev-probe\"\n\
+        set = { owner = \"user\", mode = \"0640\", symlink = { add = [\"probe/of/tests\"] } }\n";
+    fs::write(policy.join("50-probe.toml"), rule).unwrap();
+    module("modprobe", "mapdev_probe");
+    let _daemon = machine.start();
+    let stat = fs::metadata(machine.path("mapdev-probe")).unwrap();
+    assert_eq!((stat.uid(), stat.mode() & 0o777), (1000, 0o640));
+    let link = machine.path("probe/of/tests");
+    assert_eq!(fs::read_link(&link).unwrap().to_str().unwrap(), "../../mapdev-probe");
+    assert_eq!(fs::metadata(&link).unwrap().rdev(), stat.rdev());
+    module("rmmod", "mapdev_probe");
+    wait("its end", || !link.exists() && !machine.path("probe").exists());
+    module("modprobe", "mapdev_probe");
+    wait("the link", || link.exists());
+    module("rmmod", "mapdev_probe");
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn nothing_is_missed_in_a_storm_of_events() {
+    let machine = Machine::new();
+    let _daemon = machine.start();
+    let stop = Arc::new(AtomicBool::new(false));
+    let looks = Arc::new(AtomicU64::new(0));
+    let all = sorted(&machine.dev);
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let (all, root) = (all.clone(), machine.dev.clone());
+            let (stop, looks) = (stop.clone(), looks.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    for (name, rdev, _) in &all {
+                        let stat = fs::symlink_metadata(root.join(name)).unwrap();
+                        assert_eq!(stat.rdev(), *rdev, "{}", name.display());
+                        looks.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            })
+        })
+        .collect();
+    let (started, mut events) = (Instant::now(), 0);
+    while started.elapsed() < super::world::seconds() {
+        for n in 0..64 {
+            fs::write(format!("/sys/class/tty/tty{n}/uevent"), "change").unwrap();
+            events += 1;
+        }
+        module("modprobe", "mapdev_probe");
+        module("rmmod", "mapdev_probe");
+        chown(machine.path("tty1"), Some(events), None).unwrap();
+    }
+    machine.ask(&["settle"]);
+    stop.store(true, Ordering::Relaxed);
+    readers.into_iter().for_each(|reader| reader.join().unwrap());
+    println!("storm: {events} events, {} looks", looks.load(Ordering::Relaxed));
+    assert_eq!(fs::metadata(machine.path("tty1")).unwrap().uid(), events);
+    assert_eq!(machine.ask(&["info", "tty1"])["owner"], events);
+    assert_eq!(sorted(&machine.dev), all);
 }

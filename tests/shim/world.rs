@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mapdev::map::layout::E_LIVE;
 use mapdev::map::shim::{self, Events, Shim, Told};
@@ -69,6 +70,12 @@ impl Drop for World {
             device().withdraw().unwrap();
         }
     }
+}
+
+/// How long a stress lasts.
+pub(crate) fn seconds() -> Duration {
+    let seconds = std::env::var("SHIM_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(10))
 }
 
 pub(crate) fn device() -> Shim {
