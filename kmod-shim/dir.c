@@ -16,7 +16,7 @@
 #include "internal.h"
 
 /* looks at an entry that is being changed, before it counts as broken */
-#define BUSY_ROUNDS	64
+#define BUSY_ROUNDS	16
 /* directories of userspace's in each other, with names of the map in them */
 #define MAX_DEPTH	32
 /* ids that a position of a listing can hold */
