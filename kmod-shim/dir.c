@@ -298,9 +298,14 @@ static int next_child(struct listing *list, struct mapdev_copy *copy)
 
 static bool is_name(const char *name, u32 len)
 {
-	if (!len || memchr(name, '/', len) || memchr(name, '\0', len))
-		return false;
-	return name[0] != '.' || (len > 1 && (name[1] != '.' || len > 2));
+	u32 at;
+
+	for (at = 0; at < len; at++) {
+		if (name[at] == '/' || !name[at])
+			return false;
+	}
+	return len &&
+	       (name[0] != '.' || (len > 1 && (name[1] != '.' || len > 2)));
 }
 
 static bool emit_held(struct listing *list, struct dir_context *ctx)
@@ -319,7 +324,7 @@ static int emit_map(struct file *file, struct dir_context *ctx)
 {
 	struct listing *list = file->private_data;
 	struct dentry *dir = file->f_path.dentry;
-	struct mapdev_copy copy = { .name = list->name };
+	struct mapdev_copy copy = { .name = list->name, .no_attr = true };
 	struct qstr name = {};
 	u64 id;
 	u32 cell;
@@ -344,7 +349,10 @@ static int emit_map(struct file *file, struct dir_context *ctx)
 		name.name = list->name;
 		name.len = copy.name_len;
 		if (!is_name(list->name, copy.name_len) ||
-		    !is_sound(id, &copy) || mapdevfs_has_pin(dir, &name))
+		    !is_sound(id, &copy))
+			continue;
+		if (READ_ONCE(MAPDEVFS_I(d_inode(dir))->pin_bits) &&
+		    mapdevfs_has_pin(dir, &name))
 			continue;
 		list->held = true;
 		list->held_id = copy.id;

@@ -249,9 +249,10 @@ static bool string_copy(const struct mapdev_view *view, u32 off, u32 len,
 	words = string_at(view, off, len);
 	if (!words)
 		return false;
+	/* whole words: the room is a multiple of them */
 	for (at = 0; at < len; at += 8) {
 		word = READ_ONCE(words[at / 8]);
-		memcpy(to + at, &word, in_word(len, at));
+		memcpy(to + at, &word, 8);
 	}
 	to[len] = '\0';
 	return true;
@@ -334,6 +335,8 @@ static enum glance complete(const struct mapdev_view *view,
 				 string_is(view, copy->aux_off, copy->expect,
 					   len);
 	}
+	if (copy->no_attr)
+		return GLANCE_IS;
 	return overlay_attr(view, copy) ? GLANCE_IS : GLANCE_TORN;
 }
 

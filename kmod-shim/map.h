@@ -45,6 +45,7 @@ struct mapdev_view {
  * @name: set by the caller: NULL, or room for MAPDEV_NAME_MAX + 1 bytes
  * @aux: set by the caller: NULL, or room for MAPDEV_AUX_MAX + 1 bytes
  * @expect: set by the caller: NULL, or a string that aux is compared with
+ * @no_attr: set by the caller: the attribute cell is of no interest
  * @same_aux: out: aux is @expect
  * @mode: type and permissions; the latter, like owner and stamp, from the
  *	attribute cell where that holds
@@ -53,6 +54,7 @@ struct mapdev_copy {
 	char *name;
 	char *aux;
 	const char *expect;
+	bool no_attr;
 	bool same_aux;
 	u64 id;
 	u64 parent;

@@ -40,6 +40,7 @@ vm() {
     tests/vm/run.sh target/debian/mapdev_*.deb
     tests/vm/modules.sh target/release/mapdevctl
     tests/vm/shim.sh
+    SHIM_COSTS=1 tests/vm/shim.sh
 }
 
 # while a step runs on a terminal: its time and the last line of its log

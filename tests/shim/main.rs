@@ -5,6 +5,7 @@
 mod c1_names;
 mod c4_loads;
 mod c6_attributes;
+mod costs;
 mod daemon;
 mod hostile;
 mod publishing;

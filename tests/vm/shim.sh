@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # shim.sh [RELEASE-PREFIX]: boots Debian's kernels with the kernel module, the daemon and tests/shim, each
 # in a virtual machine that is an initramfs only. Test names as SHIM_TESTS run only these; SHIM_SECONDS
-# is how long each stress lasts, SHIM_KILLS how often the daemon is killed. Consoles: target/shim/RELEASE/console.log
+# is how long each stress lasts, SHIM_KILLS how often the daemon is killed; SHIM_COSTS=1 measures costs
+# only, by counting instructions. Consoles: target/shim/RELEASE/console.log
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -11,6 +12,13 @@ accel=${VM_ACCEL:-tcg,thread=multi}
 modules=(tun loop uinput zram nvme-fabrics)
 qemu_pid=''
 work=''
+clock=(-accel "$accel" -smp 2)
+if [ -n "${SHIM_COSTS:-}" ]; then
+    # the machine's time is the number of its instructions
+    # shellcheck disable=SC2054 # commas of qemu's
+    clock=(-accel tcg,thread=single -icount shift=1,sleep=off -smp 1)
+    SHIM_TESTS=costs::
+fi
 # shellcheck disable=SC2317 # called by trap
 cleanup() {
     [ -z "$qemu_pid" ] || kill "$qemu_pid" 2>/dev/null || true
@@ -57,7 +65,7 @@ make_initrd() {
     program "$(command -v dbus-daemon)" /bin/dbus-daemon
     install -m 0755 tests/vm/shim-init.sh "$root/init"
     echo "$SHIM_TESTS" >"$root/etc/tests"
-    printf 'export SHIM_SECONDS=%s SHIM_KILLS=%s\n' "$SHIM_SECONDS" "$SHIM_KILLS" >"$root/etc/shim"
+    printf 'export SHIM_SECONDS=%s SHIM_KILLS=%s SHIM_COSTS=%s\n' "$SHIM_SECONDS" "$SHIM_KILLS" "$SHIM_COSTS" >"$root/etc/shim"
     printf 'root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n' >"$root/etc/passwd"
     printf 'root:x:0:\ntty:x:5:\nuser:x:1000:\n' >"$root/etc/group"
     take_modules "$suite" "$release" "$folder"
@@ -72,7 +80,7 @@ boot() {
     make_initrd "$suite" "$release" "$folder"
     : >"$lines"
     # a warning of the kernel is a failure: it ends the machine, and the end of its lines is missing
-    timeout --kill-after=5 "$seconds" qemu-system-x86_64 -machine q35 -accel "$accel" -cpu max -smp 2 -m 2048 \
+    timeout --kill-after=5 "$seconds" qemu-system-x86_64 -machine q35 "${clock[@]}" -cpu max -m 2048 \
         -nodefaults -nographic -no-reboot -kernel "$suite/boot/vmlinuz-$release" -initrd "$work/initrd" \
         -append "console=ttyS0 quiet oops=panic panic=-1 panic_on_warn=1" \
         -serial "file:$console" -serial stdio </dev/null >"$lines" 2>"$work/qemu.err" &
@@ -95,7 +103,7 @@ boot() {
 }
 
 failed=0
-export SHIM_TESTS=${SHIM_TESTS:-} SHIM_SECONDS=${SHIM_SECONDS:-10} SHIM_KILLS=${SHIM_KILLS:-5}
+export SHIM_TESTS=${SHIM_TESTS:-} SHIM_SECONDS=${SHIM_SECONDS:-10} SHIM_KILLS=${SHIM_KILLS:-5} SHIM_COSTS=${SHIM_COSTS:-}
 cargo build --locked --bins
 tests=$(cargo test --locked --test shim --no-run --message-format=json | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | grep '/shim-')
 built=$(scripts/shim.sh)
