@@ -1,17 +1,21 @@
-//! Writes the packets of `tests/fixtures/uevents` as files, for the fuzzer to begin with.
+//! Writes the packets of `tests/fixtures/uevents` as files, for the fuzzer to begin with; into a folder
+//! whose name ends in `rules`, the cases of `tests/fixtures/rules`.
 
 #[path = "../tests/uevent_packets/mod.rs"]
 #[allow(dead_code, reason = "packets are checked by the target")]
 mod uevent_packets;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use uevent_packets::{hostile, packets};
 
 fn main() -> std::io::Result<()> {
     let folder = PathBuf::from(std::env::args_os().nth(1).unwrap_or("corpus/uevent".into()));
     fs::create_dir_all(&folder)?;
+    if folder.ends_with("rules") {
+        return rules(&folder);
+    }
     let good = [
         packets(include_str!("../tests/fixtures/uevents/sysfs.txt")),
         packets(include_str!("../tests/fixtures/uevents/typical.txt")),
@@ -20,6 +24,23 @@ fn main() -> std::io::Result<()> {
     let all = good.concat().into_iter().chain(hostile.into_iter().map(|(_, _, packet)| packet));
     for (index, packet) in all.enumerate() {
         fs::write(folder.join(format!("seed-{index:03}")), packet)?;
+    }
+    Ok(())
+}
+
+fn rules(folder: &Path) -> std::io::Result<()> {
+    let cases = [
+        include_str!("../tests/fixtures/rules/assignments.txt"),
+        include_str!("../tests/fixtures/rules/imports.txt"),
+        include_str!("../tests/fixtures/rules/matches.txt"),
+        include_str!("../tests/fixtures/rules/substitutions.txt"),
+        include_str!("../tests/fixtures/rules/syntax.txt"),
+    ];
+    let cases = cases.iter().flat_map(|file| file.split("=== ")).filter(|case| !case.is_empty());
+    for (index, case) in cases.enumerate() {
+        let rules = case.lines().skip(1).filter(|line| !line.starts_with("--- "));
+        let rules = rules.collect::<Vec<_>>().join("\n");
+        fs::write(folder.join(format!("seed-{index:03}")), rules)?;
     }
     Ok(())
 }

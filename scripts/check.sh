@@ -41,6 +41,7 @@ vm() {
     tests/vm/modules.sh target/release/mapdevctl
     tests/vm/shim.sh
     SHIM_COSTS=1 tests/vm/shim.sh
+    tests/vm/names.sh target/release
 }
 
 # while a step runs on a terminal: its time and the last line of its log

@@ -26,6 +26,12 @@ impl Pattern {
         })
     }
 
+    /// The parts between `|`, as they are written.
+    #[must_use]
+    pub fn alternatives(&self) -> &[Box<[u8]>] {
+        &self.alternatives
+    }
+
     /// The only values that can match, when the pattern has no wildcards.
     #[must_use]
     pub fn literals(&self) -> Option<&[Box<[u8]>]> {

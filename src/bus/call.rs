@@ -9,9 +9,9 @@ use zbus::{Message, Variant};
 
 use super::errors::{Kind, Refusal};
 use super::polkit::{self, Access, Caller, Details, PERSIST_POLICY};
-use super::surface::{self, DEVICE, INTROSPECTABLE, LOG_CONTROL, MANAGER, OBJECT_MANAGER, PEER};
-use super::surface::{Method, PROPERTIES};
-use super::{World, device, manager, path, standard};
+use super::surface::{self, DEVICE, INTROSPECTABLE, LOG_CONTROL, MANAGER, MODULES};
+use super::surface::{Method, OBJECT_MANAGER, PEER, PROPERTIES};
+use super::{World, device, manager, modules, path, standard};
 use crate::dispatch::command::Command;
 use crate::dispatch::known::Known;
 
@@ -143,6 +143,7 @@ async fn answer(world: &World, call: &Call) -> Result<Answer, Refusal> {
     allow(world, call, access, options.persist, device.as_deref()).await?;
     match interface {
         MANAGER => manager::answer(world, call, member, &options).await,
+        MODULES => modules::answer(world, call, member, &options).await,
         DEVICE => {
             let device = device.ok_or_else(|| Refusal::no_such_device(&path))?;
             device::answer(world, call, member, &options, &device).await
@@ -179,12 +180,18 @@ pub(super) async fn allow(
         return Ok(());
     }
     let mut details = Details::default();
+    let header = call.message.header();
+    let member = header.member().map(|member| member.as_str());
+    if header.interface().is_some_and(|name| name.as_str() == MODULES) && member == Some("Load") {
+        let body = call.message.body();
+        let (module, _) = call.arguments::<(String, HashMap<String, Variant<'_>>)>(&body)?;
+        details.module = module;
+    }
     if let Some(device) = device {
         details.device = path::of(&device.id);
         details.node = device::text(&device::node(device));
         details.subsystem = device::text(device.subsystem());
-        let header = call.message.header();
-        if matches!(header.member().map(|member| member.as_str()), Some("SetOwner" | "SetGroup")) {
+        if matches!(member, Some("SetOwner" | "SetGroup")) {
             let body = call.message.body();
             let (user, _) = call.arguments::<(String, HashMap<String, Variant<'_>>)>(&body)?;
             details.user = user;

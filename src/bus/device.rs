@@ -9,7 +9,7 @@ use super::errors::{Kind, Refusal};
 use super::{Accounts, World};
 use crate::dispatch::command::{Change, Command, Terms};
 use crate::dispatch::known::Known;
-use crate::rules::decision::{Attribute, Source, Step};
+use crate::rules::decision::{Attribute, Decision, Source, Step};
 
 /// A user's or group's name, in bytes: LOGIN_NAME_MAX.
 const ACCOUNT_MAX: usize = 256;
@@ -18,7 +18,7 @@ const ACCOUNT_MAX: usize = 256;
 pub(super) type Values = BTreeMap<&'static str, Variant<'static>>;
 
 /// One row of `Explain`: source, file, line, column, operation, old, new.
-type Row = (String, String, u32, u32, String, String, String);
+pub(super) type Row = (String, String, u32, u32, String, String, String);
 
 /// Bytes as a text that D-Bus carries: what is not UTF-8 is escaped.
 pub(super) fn text(bytes: &[u8]) -> String {
@@ -161,16 +161,19 @@ fn properties(call: &Call, device: &Known) -> Result<Answer, Refusal> {
 
 fn explain(call: &Call, device: &Known) -> Result<Answer, Refusal> {
     let body = call.message.body();
-    let name: &str = call.arguments(&body)?;
-    bounded("attribute's name", name, NAME_MAX)?;
-    let Some(attribute) = Attribute::from_name(name) else {
+    call.reply(&(rows(&device.decision, call.arguments(&body)?)?,))
+}
+
+/// Who had a say about an attribute.
+pub(super) fn rows(decision: &Decision, attribute: &str) -> Result<Vec<Row>, Refusal> {
+    bounded("attribute's name", attribute, NAME_MAX)?;
+    let Some(attribute) = Attribute::from_name(attribute) else {
         let known = Attribute::ALL.map(Attribute::name).join(", ");
-        let name = shortened(name);
+        let name = shortened(attribute);
         let message = format!("There is nothing to explain for '{name}'; ask for one of: {known}.");
         return Err(Refusal::invalid(message));
     };
-    let rows: Vec<Row> = device.decision.explain(attribute).map(row).collect();
-    call.reply(&(rows,))
+    Ok(decision.explain(attribute).map(row).collect())
 }
 
 /// A run-time change has no file: who made it, and why, stands there.
@@ -179,7 +182,9 @@ fn row(step: &Step) -> Row {
         (_, Some(place)) => (place.file.to_string(), place.line, place.column),
         (Source::Runtime { by, reason }, None) if reason.is_empty() => (by.to_string(), 0, 0),
         (Source::Runtime { by, reason }, None) => (format!("{by}: {reason}"), 0, 0),
-        (Source::Kernel | Source::Rule(_) | Source::Policy { .. }, None) => (String::new(), 0, 0),
+        (Source::Kernel | Source::Tmpfiles(_) | Source::Rule(_) | Source::Policy { .. }, None) => {
+            (String::new(), 0, 0)
+        }
     };
     let source = step.source.kind().to_owned();
     (source, file, line, column, step.operation.to_owned(), step.old.clone(), step.new.clone())

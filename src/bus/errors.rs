@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::dispatch::command::ChangeError;
+use crate::dispatch::command::{ChangeError, LoadError};
 
 /// The names of errors that callers can tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +115,24 @@ impl From<ChangeError> for Refusal {
             ),
             ChangeError::NotSupported(why) => Self::new(Kind::NotSupported, sentence(&why)),
             ChangeError::Failed(why) => Self::new(Kind::Failed, sentence(&why)),
+        }
+    }
+}
+
+impl From<LoadError> for Refusal {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Shadow => Self::new(
+                Kind::Shadow,
+                "The daemon runs in shadow mode, where it loads nothing; call with 'dry-run', or \
+                 load the module with modprobe.",
+            ),
+            LoadError::Busy => Self::new(
+                Kind::Busy,
+                "As many modules are being loaded as may be at once; call again in a moment.",
+            ),
+            LoadError::NoModule(why) => Self::invalid(sentence(&why)),
+            LoadError::Failed(why) => Self::new(Kind::Failed, sentence(&why)),
         }
     }
 }

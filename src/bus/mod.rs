@@ -11,6 +11,7 @@ mod device;
 pub mod errors;
 pub mod logs;
 mod manager;
+mod modules;
 pub mod path;
 pub mod polkit;
 mod serve;
@@ -250,6 +251,6 @@ async fn drained<F: Future>(notices: &mut mpsc::Receiver<Notice>, future: F) -> 
 /// The introspection of our own interfaces, as it is checked in below `dbus/`.
 #[must_use]
 pub fn introspection() -> Vec<(&'static str, String)> {
-    let own = [surface::MANAGER, surface::DEVICE];
+    let own = [surface::MANAGER, surface::DEVICE, surface::MODULES];
     own.into_iter().map(|name| (name, surface::xml(&[name], &[]))).collect()
 }

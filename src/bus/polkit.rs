@@ -11,11 +11,12 @@ use zbus::{Connection, Variant};
 
 use super::errors::{Kind, Refusal};
 use super::surface::{
-    DEVICE, INTROSPECTABLE, LOG_CONTROL, MANAGER, OBJECT_MANAGER, PEER, PROPERTIES,
+    DEVICE, INTROSPECTABLE, LOG_CONTROL, MANAGER, MODULES, OBJECT_MANAGER, PEER, PROPERTIES,
 };
 
 pub const CONTROL: &str = "org.mapdev1.control";
 pub const EXPLAIN: &str = "org.mapdev1.explain";
+pub const LOAD_MODULE: &str = "org.mapdev1.load-module";
 pub const SET_OWNER: &str = "org.mapdev1.set-owner";
 pub const SET_MODE: &str = "org.mapdev1.set-mode";
 pub const PERSIST_POLICY: &str = "org.mapdev1.persist-policy";
@@ -47,6 +48,10 @@ pub const TABLE: &[(&str, &str, Access)] = &[
     (DEVICE, "Reset", Access::Granted(&[SET_OWNER, SET_MODE, PERSIST_POLICY])),
     (DEVICE, "GetProperties", Access::Inspect),
     (DEVICE, "Explain", Access::Granted(&[EXPLAIN])),
+    (MODULES, "Query", Access::Inspect),
+    (MODULES, "List", Access::Inspect),
+    (MODULES, "Load", Access::Granted(&[LOAD_MODULE])),
+    (MODULES, "Explain", Access::Granted(&[EXPLAIN])),
     (LOG_CONTROL, "LogLevel", Access::Granted(&[CONTROL])),
     (OBJECT_MANAGER, "GetManagedObjects", Access::Inspect),
     (INTROSPECTABLE, "Introspect", Access::Inspect),
@@ -93,6 +98,8 @@ pub struct Details {
     pub subsystem: String,
     /// The user or group that a node is to be given to.
     pub user: String,
+    /// The module that is to be loaded.
+    pub module: String,
 }
 
 impl Details {
@@ -102,6 +109,7 @@ impl Details {
             ("node", &self.node),
             ("subsystem", &self.subsystem),
             ("user", &self.user),
+            ("module", &self.module),
         ];
         let set = all.into_iter().filter(|(_, value)| !value.is_empty());
         set.map(|(key, value)| (key, value.as_str())).collect()

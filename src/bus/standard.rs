@@ -12,7 +12,7 @@ use super::call::{Answer, Call, NAME_MAX, allow, bounded, nobody, shortened};
 use super::device::{self, Values};
 use super::errors::{Kind, Refusal};
 use super::surface::{
-    self, DEVICE, INTROSPECTABLE, LOG_CONTROL, MANAGER, OBJECT_MANAGER, PEER, PROPERTIES,
+    self, DEVICE, INTROSPECTABLE, LOG_CONTROL, MANAGER, MODULES, OBJECT_MANAGER, PEER, PROPERTIES,
 };
 use super::{World, logs, manager, path, polkit};
 use crate::dispatch::command::Command;
@@ -23,7 +23,7 @@ const LOG_CONTROL_PATH: &str = "/org/freedesktop/LogControl1";
 /// The interfaces of the object at a path; none where no object can be.
 pub(super) fn interfaces(path: &str) -> &'static [&'static str] {
     match path {
-        path::ROOT => &[MANAGER, OBJECT_MANAGER, PROPERTIES, INTROSPECTABLE, PEER],
+        path::ROOT => &[MANAGER, MODULES, OBJECT_MANAGER, PROPERTIES, INTROSPECTABLE, PEER],
         LOG_CONTROL_PATH => &[LOG_CONTROL, PROPERTIES, INTROSPECTABLE, PEER],
         "/" | "/org" | "/org/freedesktop" | path::DEVICES => &[INTROSPECTABLE, PEER],
         _ if path::id(path).is_some() => &[DEVICE, PROPERTIES, INTROSPECTABLE, PEER],

@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 pub const MANAGER: &str = "org.mapdev1.Manager";
 pub const DEVICE: &str = "org.mapdev1.Device";
+pub const MODULES: &str = "org.mapdev1.Modules";
 pub const LOG_CONTROL: &str = "org.freedesktop.LogControl1";
 pub const OBJECT_MANAGER: &str = "org.freedesktop.DBus.ObjectManager";
 pub const INTROSPECTABLE: &str = "org.freedesktop.DBus.Introspectable";
@@ -171,6 +172,17 @@ pub const INTERFACES: &[Interface] = &[
             told("Initialized", "b"),
             told("Origin", "s"),
         ],
+        signals: &[],
+    },
+    Interface {
+        name: MODULES,
+        methods: &[
+            method("Query", &[("devname", "s")], &[("modules", "a(ssuub)")]),
+            method("List", &[], &[("names", "a(sssuub)")]),
+            method("Load", &[("module", "s"), OPTIONS], &[]),
+            method("Explain", &[("devname", "s"), ("attribute", "s")], &[("steps", "a(ssuusss)")]),
+        ],
+        properties: &[],
         signals: &[],
     },
     Interface {

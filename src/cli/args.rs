@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use super::output::Color;
 use super::{
     chmod, chown, completions, explain, info, list, log_level, man, map, module, reload, reset,
-    settle, shim,
+    settle, shim, verify,
 };
 
 const AFTER_HELP: &str = "\
@@ -75,18 +75,24 @@ pub enum Command {
     Chmod(chmod::Args),
     /// Give a device back the owner, group and mode that rules and policy say
     Reset(reset::Args),
-    /// Tell who gave a device its owner, group, mode and links, and in what order
+    /// Tell who gave a device its owner, group, mode, links and tags, and in what order
     Explain(explain::Args),
     /// Show where the nodes of /dev differ from what the daemon decided
     ///
     /// In shadow mode this is what would change if the daemon managed the machine.
     Compare,
-    /// Make the daemon read its policy anew and decide every device again
+    /// Make the daemon read rules and policy anew and decide every device again
     Reload(reload::Args),
     /// Show or set how much the daemon logs
     LogLevel(log_level::Args),
     /// Look after the kernel module that serves the map as a file system
     Shim(shim::Args),
+    /// Check udev rules for mistakes; needs no daemon
+    ///
+    /// Finds what loading refuses, names of users and groups that nobody has, GOTOs that lead
+    /// nowhere and comparisons that can never hold. Exit code 1 if there is an error, that is, a
+    /// rule or a file that has no effect; warnings alone are exit code 0.
+    Verify(verify::Args),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions(completions::Args),

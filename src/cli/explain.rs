@@ -1,24 +1,28 @@
-//! `mapdevctl explain DEVICE`: who gave it its owner, group, mode and links, in order.
+//! `mapdevctl explain DEVICE`: who gave it its owner, group, mode, links and tags, in order; also for
+//! a name that is there before its device.
+
+use std::collections::HashSet;
 
 use serde_json::json;
 
 use super::escape;
 use super::failure::{Exit, Failure};
 use super::output::{Output, Tone};
-use super::proxy::Step;
+use super::proxy::{DeviceProxy, ModulesProxy, Step};
 use super::session::Session;
 
 const ACTION: Option<&str> = Some("org.mapdev1.explain");
 
 /// What is told when nobody names an attribute.
-const USUAL: [&str; 4] = ["owner", "group", "mode", "links"];
+const USUAL: [&str; 5] = ["owner", "group", "mode", "links", "tags"];
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A node, a link to one, a path below /sys, or a number such as c10:200
+    /// A node, a link to one, a path below /sys, a number such as c10:200, or a name below /dev
+    /// that a module serves which is not loaded
     device: String,
 
-    /// Only these: owner, group, mode, links, tags, seat, ...
+    /// Only these: owner, group, mode, links, tags, properties
     #[arg(value_name = "ATTRIBUTE")]
     attributes: Vec<String>,
 }
@@ -29,16 +33,62 @@ struct Story {
     steps: Vec<Step>,
 }
 
+/// What is asked about: a device, or a name without one.
+enum Subject {
+    Device(DeviceProxy<'static>),
+    Name(ModulesProxy<'static>, String),
+}
+
+impl Subject {
+    async fn find(session: &Session, name: &str) -> Result<Self, Failure> {
+        let error = match session.resolve(name).await {
+            Ok(path) => return Ok(Self::Device(session.device(&path).await?)),
+            Err(error) => error,
+        };
+        if !error.is(Exit::NoSuchDevice) {
+            return Err(error);
+        }
+        let modules = session.modules().await?;
+        let told = modules.explain(name, "owner").await;
+        match told.map_err(|error| Failure::of_call(error, ACTION)) {
+            Ok(_) => Ok(Self::Name(modules, name.to_owned())),
+            Err(other) if other.is(Exit::Refused) && is_served(&modules, name).await => Err(other),
+            // an older daemon, or nobody knows the name: the first answer says what to do
+            Err(_) => Err(error),
+        }
+    }
+
+    async fn explain(&self, attribute: &str) -> zbus::Result<Vec<Step>> {
+        match self {
+            Self::Device(device) => device.explain(attribute).await,
+            Self::Name(modules, name) => modules.explain(name, attribute).await,
+        }
+    }
+
+    /// The device's object path, or the name's path.
+    fn path(&self) -> String {
+        match self {
+            Self::Device(device) => device.inner().path().to_string(),
+            Self::Name(_, name) if name.starts_with('/') => name.clone(),
+            Self::Name(_, name) => format!("/dev/{name}"),
+        }
+    }
+}
+
+/// Whether a module serves the name, which everybody may know.
+async fn is_served(modules: &ModulesProxy<'_>, name: &str) -> bool {
+    modules.query(name).await.is_ok_and(|rows| !rows.is_empty())
+}
+
 pub async fn run(session: &Session, args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
-    let path = session.resolve(&args.device).await?;
-    let device = session.device(&path).await?;
+    let subject = Subject::find(session, &args.device).await?;
     let attributes: Vec<&str> = match args.attributes.as_slice() {
         [] => USUAL.to_vec(),
         named => named.iter().map(String::as_str).collect(),
     };
     let mut stories = Vec::new();
     for attribute in attributes {
-        let steps = match device.explain(attribute).await {
+        let steps = match subject.explain(attribute).await {
             Ok(steps) => steps,
             // nobody asked for this one by name, and not every device has every attribute
             Err(error) if args.attributes.is_empty() && is_unknown(&error) => continue,
@@ -48,7 +98,7 @@ pub async fn run(session: &Session, args: &Args, output: &mut Output<'_>) -> Res
     }
     if output.is_json() {
         let stories: Vec<_> = stories.iter().map(as_json).collect();
-        return Ok(output.json(&json!({ "path": path.as_str(), "attributes": stories }))?);
+        return Ok(output.json(&json!({ "path": subject.path(), "attributes": stories }))?);
     }
     let nothing = stories.iter().all(|story| story.steps.is_empty());
     if nothing && !args.attributes.is_empty() {
@@ -73,9 +123,7 @@ fn tell(story: &Story, output: &mut Output<'_>) -> Result<(), Failure> {
             output.line("  as the kernel made it; no rule and nobody else has set it")?;
         }
     }
-    let standing = standing(&story.steps);
-    for (index, step) in story.steps.iter().enumerate() {
-        let stands = index >= standing;
+    for (index, (step, stands)) in story.steps.iter().zip(standing(story)).enumerate() {
         let (source, place, operation) =
             (escape::text(&step.0), place(step), escape::text(&step.4));
         let (old, new) = (value(&step.5), value(&step.6));
@@ -96,9 +144,25 @@ fn tell(story: &Story, output: &mut Output<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The first step that still counts: the last one that set the value as a whole. What was added
-/// or taken away after it counts as well; for an owner or a mode that is never anything.
-fn standing(steps: &[Step]) -> usize {
+/// Which steps still count: the last one that set the value as a whole, and what was added or taken
+/// away after it. Each property is a value of its own.
+fn standing(story: &Story) -> Vec<bool> {
+    let steps = &story.steps;
+    if story.attribute != "properties" {
+        let first = last_whole(steps);
+        return (0..steps.len()).map(|index| index >= first).collect();
+    }
+    let key = |step: &Step| {
+        let shown = if step.6.is_empty() { &step.5 } else { &step.6 };
+        shown.split('=').next().unwrap_or_default().to_owned()
+    };
+    let mut seen = HashSet::new();
+    let mut stands: Vec<bool> = steps.iter().rev().map(|step| seen.insert(key(step))).collect();
+    stands.reverse();
+    stands
+}
+
+fn last_whole(steps: &[Step]) -> usize {
     let whole = |step: &Step| {
         let operation = step.4.as_str();
         !(operation.starts_with(['+', '-']) || matches!(operation, "add" | "remove"))
@@ -121,12 +185,11 @@ fn value(text: &str) -> String {
 }
 
 fn as_json(story: &Story) -> serde_json::Value {
-    let standing = standing(&story.steps);
-    let steps = story.steps.iter().enumerate().map(|(index, step)| {
+    let steps = story.steps.iter().zip(standing(story)).map(|(step, stands)| {
         let (source, file, line, column, operation, old, new) = step;
         json!({
             "source": source, "file": file, "line": line, "column": column,
-            "operation": operation, "old": old, "new": new, "stands": index >= standing,
+            "operation": operation, "old": old, "new": new, "stands": stands,
         })
     });
     json!({ "attribute": story.attribute, "steps": steps.collect::<Vec<_>>() })
@@ -134,7 +197,7 @@ fn as_json(story: &Story) -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
-    use super::{Output, Step, Story, standing, tell};
+    use super::{Output, Step, Story, last_whole, standing, tell};
 
     fn step(file: &str, line: u32, operation: &str, old: &str, new: &str) -> Step {
         let source = if file.is_empty() { "kernel" } else { "rule" };
@@ -165,9 +228,21 @@ mod tests {
             step("a", 3, "+=", "y", "y z"),
             step("a", 4, "-=", "y z", "z"),
         ];
-        assert_eq!(standing(&steps), 1);
-        assert_eq!(standing(steps.get(2..).unwrap()), 0);
-        assert_eq!(standing(&[]), 0);
+        assert_eq!(last_whole(&steps), 1);
+        assert_eq!(last_whole(steps.get(2..).unwrap()), 0);
+        assert_eq!(last_whole(&[]), 0);
+    }
+
+    #[test]
+    fn each_property_has_a_step_that_stands() {
+        let steps = vec![
+            step("a", 1, "=", "", "A=1"),
+            step("a", 2, "=", "", "B=1"),
+            step("a", 3, "=", "A=1", "A=2"),
+            step("a", 4, "=", "B=1", ""),
+        ];
+        let story = Story { attribute: "properties".into(), steps };
+        assert_eq!(standing(&story), [false, false, true, true]);
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub mod shim;
 pub mod status;
 pub mod table;
 pub mod values;
+pub mod verify;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -86,6 +87,9 @@ fn run(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failure> {
     if let Command::Man(args) = &cli.command {
         return man::run(args);
     }
+    if let Command::Verify(args) = &cli.command {
+        return verify::run(args, output);
+    }
     if let Command::Module(args) = &cli.command {
         return module::run(args, output);
     }
@@ -119,7 +123,11 @@ async fn ask_the_daemon(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failur
         Command::Compare => compare::run(&session, output).await,
         Command::Reload(args) => reload::run(&session, args, output).await,
         Command::LogLevel(args) => log_level::run(&session, args, output).await,
-        Command::Completions(_) | Command::Man(_) | Command::Module(_) | Command::Shim(_) => Ok(()),
+        Command::Completions(_)
+        | Command::Man(_)
+        | Command::Module(_)
+        | Command::Shim(_)
+        | Command::Verify(_) => Ok(()),
     }
 }
 
@@ -142,6 +150,7 @@ fn patience(command: &Command) -> Option<Duration> {
         | Command::Module(_)
         | Command::Completions(_)
         | Command::Man(_)
-        | Command::Shim(_) => None,
+        | Command::Shim(_)
+        | Command::Verify(_) => None,
     }
 }

@@ -68,3 +68,18 @@ pub trait Device {
     #[zbus(allow_interactive_auth)]
     fn explain(&self, attribute: &str) -> zbus::Result<Vec<Step>>;
 }
+
+/// One row of `Query`: module, `char` or `block`, major, minor, loaded.
+pub type Served = (String, String, u32, u32, bool);
+
+#[zbus::proxy(
+    interface = "org.mapdev1.Modules",
+    default_service = "org.mapdev1",
+    default_path = "/org/mapdev1"
+)]
+pub trait Modules {
+    fn query(&self, devname: &str) -> zbus::Result<Vec<Served>>;
+    /// As a device's, for a name that is there before its device.
+    #[zbus(allow_interactive_auth)]
+    fn explain(&self, devname: &str, attribute: &str) -> zbus::Result<Vec<Step>>;
+}

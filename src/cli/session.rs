@@ -11,7 +11,7 @@ use zbus::{Connection, OwnedObjectPath, connection};
 use super::escape;
 use super::failure::{Exit, Failure};
 use super::nearest;
-use super::proxy::{DeviceProxy, ManagerProxy};
+use super::proxy::{DeviceProxy, ManagerProxy, ModulesProxy};
 use super::values::Properties;
 
 const DAEMON: &str = "org.mapdev1";
@@ -77,6 +77,12 @@ impl Session {
 
     pub async fn device(&self, path: &OwnedObjectPath) -> Result<DeviceProxy<'static>, Failure> {
         let builder = DeviceProxy::builder(&self.connection).path(path.clone());
+        let proxy = builder.cache_properties(CacheProperties::No).build().await;
+        proxy.map_err(|error| Failure::of_call(error, INSPECT))
+    }
+
+    pub async fn modules(&self) -> Result<ModulesProxy<'static>, Failure> {
+        let builder = ModulesProxy::builder(&self.connection);
         let proxy = builder.cache_properties(CacheProperties::No).build().await;
         proxy.map_err(|error| Failure::of_call(error, INSPECT))
     }

@@ -5,6 +5,7 @@
 
 pub mod args;
 mod logs;
+mod modules;
 mod present;
 mod systemd;
 
@@ -235,11 +236,14 @@ impl Daemon {
         } else {
             None
         };
+        let db = Arc::new(given.modules);
+        modules::start(&config, db.clone(), commands.clone(), stopped.clone())
+            .map_err(io("watch the modules"))?;
         let parts = Parts {
             config,
             socket: given.socket,
             map: given.map,
-            modules: Arc::new(given.modules),
+            modules: db,
             commands: listening,
             notices,
             ready,
@@ -329,7 +333,7 @@ async fn ended_bus(bus: &mut Option<oneshot::Receiver<Result<(), BusError>>>) ->
 
 /// What this build and mode can do, in words that stay.
 fn features(mode: Mode) -> Vec<String> {
-    let mut words = vec!["coldplug", "map", "modinfo", "policy", "grants"];
+    let mut words = vec!["coldplug", "map", "modinfo", "modules", "policy", "grants"];
     if mode == Mode::Active {
         words.extend(["nodes", "links", "announce"]);
     }

@@ -3,7 +3,9 @@
 //! A [`Device`] joins the kernel's message with sysfs. An attribute is read when somebody asks for
 //! it, and once an event.
 
+mod lookup;
 pub mod record;
+pub mod replay;
 pub mod sysfs;
 
 use std::cell::RefCell;
@@ -11,7 +13,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::uevent::{Devnum, Uevent};
+use crate::uevent::{Action, Devnum, Uevent};
 pub use sysfs::Sysfs;
 
 /// udev's name for a device, and of its record: `b8:1`, `c10:200`, `n2`, `+usb:1-1`.
@@ -111,6 +113,31 @@ impl Device {
     pub fn new(sysfs: Sysfs, uevent: Arc<Uevent>) -> Self {
         let id = DeviceId::of(&uevent);
         Self { sysfs, uevent, id, attributes: RefCell::default() }
+    }
+
+    /// A device as sysfs has it, such as another one's parent; `None` if there is none.
+    #[must_use]
+    pub fn at(sysfs: &Sysfs, devpath: &[u8]) -> Option<Self> {
+        let uevent = replay::replay(sysfs, devpath, Action::Add, 0)?;
+        Some(Self::new(sysfs.clone(), Arc::new(uevent)))
+    }
+
+    /// The device above this one: the next directory upwards that has a `uevent` file.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        let mut path = self.uevent.devpath();
+        while let Some(slash) = path.iter().rposition(|byte| *byte == b'/').filter(|at| *at > 0) {
+            path = &path[..slash];
+            if let Some(parent) = Self::at(&self.sysfs, path) {
+                return Some(parent);
+            }
+        }
+        None
+    }
+
+    #[must_use]
+    pub fn sysfs(&self) -> &Sysfs {
+        &self.sysfs
     }
 
     #[must_use]

@@ -8,6 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
 /// What one read of an attribute returns at most: sysfs shows one page, a recording may hold more.
 const ATTRIBUTE_MAX: u64 = 64 * 1024;
 
@@ -39,11 +42,31 @@ impl Sysfs {
         fs::metadata(self.syspath(devpath)).ok().filter(fs::Metadata::is_dir).map(|m| m.ino())
     }
 
-    /// An attribute's content less its trailing newlines and NULs; `None` if missing or unreadable.
+    /// An attribute's content up to a NUL, less its trailing newlines; `None` if it is missing, is no
+    /// file, or its owner may not read it.
+    ///
+    /// Of the links `driver`, `subsystem` and `module` the target's last element; no other link is
+    /// followed.
     #[must_use]
     pub fn attribute(&self, devpath: &[u8], name: &[u8]) -> Option<Box<[u8]>> {
-        let mut value = self.read(&self.syspath(devpath).join(OsStr::from_bytes(name)))?;
-        while matches!(value.last(), Some(b'\n' | b'\r' | 0)) {
+        let path = self.syspath(devpath).join(OsStr::from_bytes(name));
+        // opening may block on a fifo, and a link is not to be followed
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::open(&path, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::LOOP) if matches!(name, b"driver" | b"subsystem" | b"module") => {
+                return self.link_name(devpath, name).map(Vec::into_boxed_slice);
+            }
+            Err(_) => return None,
+        };
+        let meta = file.metadata().ok()?;
+        if meta.is_dir() || meta.mode() & Mode::RUSR.bits() == 0 {
+            return None;
+        }
+        let mut value = Vec::new();
+        file.take(ATTRIBUTE_MAX).read_to_end(&mut value).ok()?;
+        value.truncate(value.iter().position(|byte| *byte == 0).unwrap_or(value.len()));
+        while matches!(value.last(), Some(b'\n' | b'\r')) {
             value.pop();
         }
         Some(value.into())
@@ -111,7 +134,7 @@ impl Sysfs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
     fn links_are_followed_inside_the_root_only() {
@@ -135,5 +158,21 @@ mod tests {
         let sysfs = Sysfs::new(dir.path());
         assert_eq!(&*sysfs.attribute(b"/dev", b"model").unwrap(), b"\xff disk ");
         assert_eq!(sysfs.attribute(b"/dev", b"absent"), None);
+    }
+
+    #[test]
+    fn only_the_links_that_name_something_are_attributes() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("dev/power")).unwrap();
+        symlink("../../bus/drivers/e1000", dir.path().join("dev/driver")).unwrap();
+        symlink("secret", dir.path().join("dev/device")).unwrap();
+        fs::write(dir.path().join("dev/secret"), b"x").unwrap();
+        fs::set_permissions(dir.path().join("dev/secret"), fs::Permissions::from_mode(0o200))
+            .unwrap();
+        let sysfs = Sysfs::new(dir.path());
+        assert_eq!(&*sysfs.attribute(b"/dev", b"driver").unwrap(), b"e1000");
+        for none in ["device", "power", "secret"] {
+            assert_eq!(sysfs.attribute(b"/dev", none.as_bytes()), None, "{none}");
+        }
     }
 }

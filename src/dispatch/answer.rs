@@ -13,21 +13,36 @@ use crate::config::{Config, Mode};
 use crate::device::DeviceId;
 use crate::modules::ModuleDb;
 use crate::nodes::devtmpfs::Node;
+use crate::nodes::tmpfiles;
 use crate::policy::Policy;
 use crate::policy::grants::{DeviceGrants, Grant};
 use crate::policy::local::{Key, Local};
+use crate::rules::Rules;
 use crate::rules::names::Names;
 use crate::uevent::{Action, Origin, Uevent};
 
 /// Callers that wait for a device at once.
 const AWAITING_MAX: usize = 1024;
 
-/// Reads policy and names; every problem is logged, none is fatal.
+/// Reads policy, rules and names; every problem is logged, none is fatal.
 pub(super) fn load_book(config: &Config, generation: u64, modules: Arc<ModuleDb>) -> Book {
     let names = Names::load(&config.root);
     let (policy, problems) = Policy::load(&config.policy_folders(), &names);
     problems.into_iter().for_each(|problem| warn!("{problem}"));
-    Book { generation, policy, names, modules }
+    let (rules, problems) = Rules::load(&config.root, &names);
+    problems.into_iter().for_each(|problem| warn!("{problem}"));
+    let (count, skipped) = (rules.iter().count(), rules.iter().filter(|rule| rule.acts()).count());
+    info!(rules = count, skipped, "udev rules loaded; programs and builtins are skipped");
+    let (lines, problems) = tmpfiles::load(&config.root, &names);
+    problems.into_iter().for_each(|problem| warn!("{problem}"));
+    Book {
+        generation,
+        policy: Arc::new(policy),
+        rules: Arc::new(rules),
+        names: Arc::new(names),
+        tmpfiles: lines.into(),
+        modules,
+    }
 }
 
 impl Dispatch {
@@ -47,6 +62,12 @@ impl Dispatch {
             Command::Change(id, change, terms, reply) => self.change(&id, change, &terms, reply),
             Command::Reload(reply) => drop(reply.send(self.reload())),
             Command::Compare(reply) => drop(reply.send(self.compare())),
+            Command::Modules(modules) => self.renew_modules(modules),
+            Command::Load(name, dry_run, reply) => self.load(name, dry_run, reply),
+            Command::Served(name, reply) => drop(reply.send(self.served(name.as_deref()))),
+            Command::Name(name, reply) => {
+                drop(reply.send(self.publisher.static_name(&name).cloned()));
+            }
         }
     }
 
@@ -106,6 +127,7 @@ impl Dispatch {
     fn load_policy(&mut self) {
         let modules = self.book.modules.clone();
         self.book = Arc::new(load_book(&self.config, self.book.generation + 1, modules));
+        self.renew_names();
     }
 
     /// Puts an event of our own into the queue: the device is decided again in its turn.

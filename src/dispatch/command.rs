@@ -9,8 +9,10 @@ use tokio::sync::oneshot;
 use super::Ready;
 use super::known::Known;
 use crate::device::DeviceId;
+use crate::modules::ModuleDb;
+use crate::nodes::statics::StaticName;
 use crate::rules::decision::Attribute;
-use crate::uevent::Action;
+use crate::uevent::{Action, Devnum};
 
 /// Requests that wait for dispatch at most: as many callers as one bus lets speak at once.
 pub const COMMANDS_MAX: usize = 256;
@@ -111,6 +113,39 @@ pub enum Command {
     Reload(oneshot::Sender<u64>),
     /// Compares every node with the decision now (shadow mode), and answers with all that differ.
     Compare(oneshot::Sender<Vec<Arc<Known>>>),
+    /// Modules were installed or removed: this is what there is now.
+    Modules(Arc<ModuleDb>),
+    /// The modules that serve a name below /dev (`net/tun`), or all that serve one.
+    Served(Option<Vec<u8>>, oneshot::Sender<Vec<Served>>),
+    /// Loads what a name or modalias stands for; the flag: checks only. Answers when it is loaded.
+    Load(Vec<u8>, bool, oneshot::Sender<Result<(), LoadError>>),
+    /// A name that is there before its device is.
+    Name(Vec<u8>, oneshot::Sender<Option<StaticName>>),
+}
+
+/// Why a module was not loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoadError {
+    /// Shadow mode loads nothing.
+    Shadow,
+    /// As many modules are being loaded as may be at once.
+    Busy,
+    /// There is none of this name, or it is kept out.
+    NoModule(String),
+    /// The kernel or an install command refused.
+    Failed(String),
+}
+
+/// A name below /dev, and a module that serves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// Without `/dev/`.
+    pub name: Box<[u8]>,
+    pub module: Box<str>,
+    pub block: bool,
+    /// `None`: the module says it once it is loaded.
+    pub number: Option<Devnum>,
+    pub loaded: bool,
 }
 
 /// What happened, for the bus.

@@ -69,7 +69,8 @@ impl Known {
     #[must_use]
     pub fn properties(&self) -> Vec<Property<'_>> {
         let mut all = of_kernel(&self.uevent);
-        for (key, value) in &self.record.properties {
+        all.retain(|(key, _)| !self.decision.dropped.iter().any(|dropped| dropped == key));
+        for (key, value) in &self.decision.properties {
             all.retain(|(known, _)| known != key);
             all.push((key, Cow::Borrowed(value)));
         }

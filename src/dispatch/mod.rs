@@ -10,6 +10,8 @@ mod finish;
 mod hear;
 mod kernel;
 pub mod known;
+mod load;
+mod names;
 mod publish;
 mod sweep;
 mod table;
@@ -122,6 +124,7 @@ pub struct Dispatch {
     throttled: BTreeMap<DeviceId, u64>,
     handled: u64,
     resyncs: u64,
+    loads: load::Loads,
 }
 
 /// The way to ask dispatch, and the end that it listens at.
@@ -173,6 +176,7 @@ impl Dispatch {
             throttled: BTreeMap::new(),
             handled: 0,
             resyncs: 0,
+            loads: load::Loads::default(),
             config,
         })
     }
@@ -187,6 +191,7 @@ impl Dispatch {
         (self.keep_map)(self.publisher.map());
         // what a kept socket holds is older than what the walk will find
         self.hear_rest();
+        self.renew_names();
         self.start_sweep();
         let mut stopping = false;
         loop {

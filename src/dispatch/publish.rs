@@ -2,13 +2,15 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::known::Known;
+use super::names::{self, Fixed};
 use super::table::Table;
 use crate::config::{Config, Mode};
 use crate::device::DeviceId;
 use crate::map::kernel::Kernel;
+use crate::map::layout::E_LIVE;
 use crate::map::serve::KernelChange;
 use crate::map::shim::{self, Told};
 use crate::map::{Kind, MapWriter, Node, WriterStats};
@@ -20,15 +22,16 @@ use crate::uevent::Devnum;
 #[derive(Debug)]
 pub(super) struct Publisher {
     pub(super) claims: Claims,
-    map: MapWriter,
+    pub(super) map: MapWriter,
+    pub(super) fixed: Fixed,
     /// `None` in shadow mode: links are computed, not made.
-    dev: Option<PathBuf>,
+    pub(super) dev: Option<PathBuf>,
 }
 
 impl Publisher {
     pub(super) fn new(config: &Config, map: MapWriter) -> Self {
         let dev = (config.mode == Mode::Active).then(|| config.dev.clone());
-        Self { claims: Claims::default(), map, dev }
+        Self { claims: Claims::default(), map, fixed: Fixed::new(config), dev }
     }
 
     /// Publishes a device after its event; `table` holds it already, `old` is what it was.
@@ -46,7 +49,8 @@ impl Publisher {
             return problems;
         };
         let same_node = old.is_some_and(|old| old.devname() == Some(name));
-        let node = self.kept(name, known, map_node(known, devnum));
+        let origin = self.static_name(name).map_or(0, names::origin);
+        let node = self.kept(name, known, map_node(known, devnum, origin));
         if let Err(error) = self.map.upsert(name, &node) {
             problems.push(format!("map: `{}`: {error}", name.escape_ascii()));
         }
@@ -77,7 +81,7 @@ impl Publisher {
     fn withdraw_node(&mut self, old: &Known, table: &Table, problems: &mut Vec<String>) {
         let (Some(name), Some(devnum)) = (old.devname(), old.devnum()) else { return };
         if table.named(name).is_none_or(|other| other.id == old.id) {
-            self.map.remove(name);
+            self.give_back(name, problems);
         }
         if table.get(&old.id).is_none() {
             self.link(&links::by_number(devnum), None, problems);
@@ -92,7 +96,10 @@ impl Publisher {
                 problems.push(format!("link `{}` has a node's name", name.escape_ascii()));
                 continue;
             }
-            self.map_link(&name, target.as_deref(), problems);
+            match target {
+                Some(target) => self.map_link(&name, Some(&target), problems),
+                None => self.give_back(&name, problems),
+            }
         }
     }
 
@@ -110,10 +117,12 @@ impl Publisher {
 
     /// Makes or removes a link of `/dev`, in active mode. Where `/dev` is the map, it is one of it.
     fn link(&mut self, name: &[u8], target: Option<&[u8]>, problems: &mut Vec<String>) {
-        let Some(dev) = &self.dev else { return };
-        if self.map.is_served() && shim::is_mounted_on(dev) {
-            return self.map_link(name, target, problems);
-        }
+        let Some(dev) = self.made_in() else {
+            if self.dev.is_some() {
+                self.map_link(name, target, problems);
+            }
+            return;
+        };
         let made = match target {
             Some(target) => links::point(dev, name, target),
             None => links::remove(dev, name),
@@ -132,25 +141,6 @@ impl Publisher {
             }
         }
         problems
-    }
-
-    /// Removes map entries that no device stands for: what an earlier run left.
-    pub(super) fn sweep(&mut self, table: &Table) {
-        let ours = |name: &[u8]| table.named(name).is_some() || self.claims.owner(name).is_some();
-        // the links by number lead up from their folder to a node
-        let leads = |node: &Node| match &node.kind {
-            Kind::Link { target } => {
-                target.strip_prefix(b"../").is_some_and(|name| table.named(name).is_some())
-            }
-            Kind::Char { .. } | Kind::Block { .. } | Kind::Pending { .. } => false,
-        };
-        let by_number = |name: &[u8]| name.starts_with(b"char/") || name.starts_with(b"block/");
-        let stale = self.map.entries();
-        let stale = stale.filter(|(name, node)| !(ours(name) || by_number(name) && leads(node)));
-        let stale: Vec<Vec<u8>> = stale.map(|(name, _)| name.to_vec()).collect();
-        for name in stale {
-            self.map.remove(&name);
-        }
     }
 
     /// What nobody decided stays as it is, where the kernel may know better than the worker's look.
@@ -187,6 +177,24 @@ impl Publisher {
         }
     }
 
+    /// The folder where nodes and links are made: none in shadow mode, and where `/dev` is the map.
+    pub(super) fn made_in(&self) -> Option<&Path> {
+        let dev = self.dev.as_deref()?;
+        (!self.map.is_served() || !shim::is_mounted_on(dev)).then_some(dev)
+    }
+
+    /// Whether this is the link by number of a node that is there: it leads up from its folder.
+    pub(super) fn is_by_number(&self, name: &[u8], table: &Table) -> bool {
+        let by_number = name.starts_with(b"char/") || name.starts_with(b"block/");
+        let Some(node) = self.map.get(name).filter(|_| by_number) else { return false };
+        match &node.kind {
+            Kind::Link { target } => {
+                target.strip_prefix(b"../").is_some_and(|name| table.named(name).is_some())
+            }
+            Kind::Char { .. } | Kind::Block { .. } | Kind::Pending { .. } => false,
+        }
+    }
+
     pub(super) fn read_only_fd(&self) -> io::Result<(OwnedFd, u64)> {
         Ok((self.map.read_only_fd()?, self.map.generation()))
     }
@@ -209,7 +217,8 @@ fn node_name(id: &DeviceId, table: &Table) -> Option<Vec<u8>> {
     table.get(id)?.devname().map(<[u8]>::to_vec)
 }
 
-fn map_node(known: &Known, devnum: Devnum) -> Node {
+/// The entry of a live device; `origin` says where its name comes from beside.
+fn map_node(known: &Known, devnum: Devnum, origin: u32) -> Node {
     let Devnum { block, major, minor } = devnum;
     let kind = if block { Kind::Block { major, minor } } else { Kind::Char { major, minor } };
     let permissions = known.permissions;
@@ -218,6 +227,6 @@ fn map_node(known: &Known, devnum: Devnum) -> Node {
         mode: permissions.mode,
         uid: permissions.uid,
         gid: permissions.gid,
-        flags: crate::map::layout::E_LIVE,
+        flags: E_LIVE | origin,
     }
 }

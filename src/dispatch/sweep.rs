@@ -177,7 +177,8 @@ impl Dispatch {
             }
             problems.into_iter().for_each(|problem| warn!("{id}: {problem}"));
         }
-        self.publisher.sweep(&self.table);
+        let problems = self.publisher.sweep(&self.table);
+        problems.into_iter().for_each(|problem| warn!("{problem}"));
     }
 
     fn summary(&self) -> Ready {

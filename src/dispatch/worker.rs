@@ -10,6 +10,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
+use tracing::debug;
 
 use super::known::Known;
 use crate::config::{Config, Mode};
@@ -18,22 +19,28 @@ use crate::device::{Device, DeviceId, Sysfs};
 use crate::modules::ModuleDb;
 use crate::nodes::Permissions;
 use crate::nodes::devtmpfs::{KERNEL_DEFAULT, Node, decided};
+use crate::nodes::tmpfiles::Line;
 use crate::policy::Policy;
 use crate::policy::apply;
 use crate::policy::grants::DeviceGrants;
 use crate::queue::Ticket;
-use crate::rules;
 use crate::rules::decision::{Attribute, Decision, Source};
+use crate::rules::event::Event;
+use crate::rules::machine::Machine;
 use crate::rules::names::Names;
+use crate::rules::{self, Rules};
 use crate::uevent::{Action, Origin, Uevent};
 
 /// What every event is decided by; swapped as a whole on reload.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Book {
     /// Counts the loadings, from 1.
     pub generation: u64,
-    pub policy: Policy,
-    pub names: Names,
+    pub policy: Arc<Policy>,
+    pub rules: Arc<Rules>,
+    pub names: Arc<Names>,
+    /// What tmpfiles.d says of nodes below /dev.
+    pub tmpfiles: Arc<[Line]>,
     pub modules: Arc<ModuleDb>,
 }
 
@@ -135,15 +142,19 @@ struct Hands {
     sysfs: Sysfs,
     dev: PathBuf,
     records: Records,
+    /// What rules see beside the device.
+    machine: Machine,
     active: bool,
 }
 
 impl Hands {
     fn new(config: &Config) -> io::Result<Self> {
+        let records = Records::open(&config.records_folder())?;
         Ok(Self {
             sysfs: Sysfs::new(&config.sysfs),
             dev: config.dev.clone(),
-            records: Records::open(&config.records_folder())?,
+            machine: Machine::new(records.clone()),
+            records,
             active: config.mode == Mode::Active,
         })
     }
@@ -201,18 +212,18 @@ impl Hands {
         }
         let instance = instance.unwrap_or(0);
         let before = job.known.as_deref().filter(|known| known.instance == instance);
-        let mut decision = rules::decide(device);
-        apply::policy(&job.book.policy, device, &mut decision);
-        if let Some(grants) = job.grants.as_deref().filter(|grants| grants.instance == instance) {
-            apply::grant(&grants.grants, &mut decision);
-        }
-        decision.finish();
         let old = match before {
             Some(known) => Some(known.record.clone()),
             // another device of this id was known: what was remembered is not about this one
             None if job.known.is_some() => None,
             None => self.records.read(device.id()),
         };
+        let mut decision = self.decide(device, old.as_ref(), &job.book, problems);
+        apply::policy(&job.book.policy, device, &mut decision);
+        if let Some(grants) = job.grants.as_deref().filter(|grants| grants.instance == instance) {
+            apply::grant(&grants.grants, &mut decision);
+        }
+        decision.finish();
         take_back(job.known.as_deref(), &mut decision);
         let (permissions, mut mismatches) = self.node(device, &decision, problems);
         if !job.compare {
@@ -231,6 +242,29 @@ impl Hands {
             mismatches,
             by_kernel: None,
         }))
+    }
+
+    /// What kernel and rules say.
+    fn decide(
+        &self,
+        device: &Device,
+        old: Option<&Record>,
+        book: &Book,
+        problems: &mut Vec<String>,
+    ) -> Decision {
+        let kernel = rules::decide(device);
+        let mut event = Event::new(device, &self.machine, &book.names, old, kernel);
+        if let Err(failed) = book.rules.apply(&mut event) {
+            // as in udev, such an event changes nothing of the node
+            problems.push(format!("the rules ended early: {failed}"));
+            return rules::decide(device);
+        }
+        let decision = event.finish();
+        for skipped in &decision.skipped {
+            let devpath = device.uevent().devpath().escape_ascii();
+            debug!(%devpath, "{}: skipped: {}", skipped.source, skipped.what.escape_ascii());
+        }
+        decision
     }
 
     /// Settles the node in active mode; in shadow mode says where it differs.
@@ -278,9 +312,11 @@ impl Hands {
         let links = decision.links.iter().filter(|_| numbered);
         let record = Record {
             links: links.clone().map(|link| link.name.clone()).collect(),
-            link_priority: links.map(|link| link.priority).max().unwrap_or(0),
+            link_priority: links.map(|link| link.priority).max().unwrap_or(decision.link_priority),
             initialized_usec: old.and_then(|old| old.initialized_usec).or_else(|| Some(now_usec())),
-            ..Record::default()
+            properties: decision.lasting_properties(),
+            sticky_tags: decision.tags.sticky.clone(),
+            current_tags: decision.tags.current.clone(),
         };
         // what dispatch remembers was written by us: nobody need look at the file
         if before.is_some_and(|known| known.record == record) {

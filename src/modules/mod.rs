@@ -8,6 +8,8 @@ mod alias;
 mod build;
 pub mod cache;
 mod describe;
+mod ear;
+pub mod lease;
 mod links;
 pub mod modinfo;
 pub mod modprobe;
@@ -16,6 +18,7 @@ pub mod scan;
 mod store;
 mod tree;
 pub mod unpack;
+pub mod watch;
 
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;

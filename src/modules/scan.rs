@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::build::{self, Contents, Source};
+use super::lease::BEING_WRITTEN;
 use super::links::{self, Linked, Symbols};
 use super::tree::{self, Found, Key};
 use super::unpack::Buffers;
@@ -61,6 +62,8 @@ pub fn update(
     if let Some(old) = old
         && problems.is_empty()
         && old.has_files(&files)
+        // a list that was left out looks the same when its writer has closed it
+        && !old.problems().iter().any(|problem| problem.what == BEING_WRITTEN)
     {
         return None;
     }
@@ -88,7 +91,8 @@ pub fn update(
         let source = &mut sources[index];
         let (seconds, nanoseconds) = source.key.mtime;
         let changed = seconds.saturating_mul(1000).saturating_add((nanoseconds / 1_000_000).into());
-        if changed.saturating_add(SETTLED_AFTER) > now {
+        let busy = matches!(&contents, Contents::Bad(what) if **what == *BEING_WRITTEN.as_bytes());
+        if busy || changed.saturating_add(SETTLED_AFTER) > now {
             source.key = Key::default();
         }
         source.contents = contents;

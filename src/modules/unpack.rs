@@ -5,7 +5,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use super::lease::{self, BEING_WRITTEN};
 
 /// A module is read and unpacked into memory; the largest of Debian is below 32 MiB.
 const FILE_LIMIT: u64 = 128 << 20;
@@ -33,7 +36,7 @@ pub fn read<'b>(path: &Path, buffers: &'b mut Buffers) -> Result<&'b [u8], Strin
     }
     let Buffers { file, unpacked } = buffers;
     file.clear();
-    if limited(File::open(path).map_err(failed)?, file).map_err(failed)? {
+    if whole(&File::open(path).map_err(failed)?, file).map_err(failed)? {
         return Err(too_large());
     }
     unpacked.clear();
@@ -46,11 +49,28 @@ pub fn read<'b>(path: &Path, buffers: &'b mut Buffers) -> Result<&'b [u8], Strin
 /// When it cannot be read or is larger than any.
 pub(super) fn read_list(path: &Path) -> Result<Option<Vec<u8>>, String> {
     let mut bytes = Vec::new();
-    match File::open(path).and_then(|file| limited(file, &mut bytes)) {
+    match File::open(path).and_then(|file| whole(&file, &mut bytes)) {
         Ok(false) => Ok(Some(bytes)),
         Ok(true) => Err(too_large()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Reads a file that nobody writes, or a little beyond the limit: then true.
+fn whole(file: &File, into: &mut Vec<u8>) -> io::Result<bool> {
+    let written = || io::Error::other(BEING_WRITTEN);
+    let stamp = || file.metadata().map(|meta| (meta.size(), meta.mtime(), meta.mtime_nsec()));
+    let before = stamp()?;
+    if lease::is_being_written(file) == Some(true) {
+        return Err(written());
+    }
+    let over = limited(file, into)?;
+    // also one that came and went meanwhile
+    if lease::is_being_written(file) == Some(true) || stamp()? != before {
+        Err(written())
+    } else {
+        Ok(over)
     }
 }
 

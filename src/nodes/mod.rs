@@ -2,7 +2,10 @@
 
 pub mod claims;
 pub mod devtmpfs;
+pub mod fixed;
 pub mod links;
+pub mod statics;
+pub mod tmpfiles;
 
 use crate::rules::decision::Attribute;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::grants::Grant;
-use super::{Facts, Policy, Value};
+use super::{Facts, Overlay, Policy, Setting, Value};
 use crate::device::Device;
 use crate::rules::decision::{Attribute, Decision, Place, Source};
 
@@ -19,21 +19,35 @@ pub fn policy(policy: &Policy, device: &Device, decision: &mut Decision) {
         devtype: device.devtype(),
         sysname: &sysname,
         driver: &driver,
-        property: &|key| device.uevent().get(key),
+        property: &|key| {
+            let set = decision.properties.iter().find(|(known, _)| known == key);
+            set.map(|(_, value)| value.as_slice()).or_else(|| device.uevent().get(key))
+        },
     });
+    lay(&overlay, decision);
+}
+
+/// Lays owner, group, mode and links over a decision.
+pub fn lay(overlay: &Overlay, decision: &mut Decision) {
     let priority = overlay.link_priority().unwrap_or(0);
     for setting in overlay.settings() {
-        let file: Arc<str> = setting.file.to_string_lossy().into();
-        let place = Place { file, line: setting.line, column: setting.column };
-        let source = Source::Policy { id: setting.id.clone(), place };
+        let source = source(setting);
         match &setting.value {
             Value::Uid(uid) => decision.set(Attribute::Owner, *uid, source),
             Value::Gid(gid) => decision.set(Attribute::Group, *gid, source),
             Value::Mode(mode) => decision.set(Attribute::Mode, *mode, source),
             Value::Link(name) => decision.add_link(name, priority, source),
-            Value::LinkPriority(_) => {}
+            // these are about the name, and hold until its device is there
+            Value::LinkPriority(_) | Value::Module(_) | Value::Autoload(_) => {}
         }
     }
+}
+
+/// Who wants what a setting says.
+fn source(setting: &Setting) -> Source {
+    let file: Arc<str> = setting.file.to_string_lossy().into();
+    let place = Place { file, line: setting.line, column: setting.column };
+    Source::Policy { id: setting.id.clone(), place }
 }
 
 /// Lets callers' run-time changes speak, in the order in which they were made.

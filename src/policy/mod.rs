@@ -24,7 +24,7 @@ pub use dirs::{PolicyFile, policy_files};
 
 pub use overlay::{Attribute, Overlay, Setting, Value};
 
-use condition::Condition;
+use condition::{Condition, Field};
 use index::Index;
 
 /// What rules can ask about a device; what is missing is empty.
@@ -62,6 +62,23 @@ pub struct Rule {
 }
 
 impl Rule {
+    fn names(&self) -> impl Iterator<Item = &Condition> {
+        let asked = self.conditions.iter().filter(|asked| asked.field == Field::Devname);
+        asked.filter(|asked| !asked.any.is_empty())
+    }
+
+    fn asks_for_name(&self) -> bool {
+        self.names().next().is_some()
+    }
+
+    /// The names below /dev that the rule is for, if it spells them out.
+    #[must_use]
+    pub fn literal_names(&self) -> Option<Vec<Box<[u8]>>> {
+        let patterns = self.names().next()?.any.iter();
+        let names: Option<Vec<_>> = patterns.map(|pattern| pattern.literals()).collect();
+        Some(names?.concat())
+    }
+
     /// What the rule sets.
     pub fn settings(&self) -> impl Iterator<Item = &Setting> {
         self.settings.iter().map(|setting| &**setting)
@@ -134,6 +151,28 @@ impl Policy {
         (Overlay::new(settings), candidates.len())
     }
 
+    /// What is set for a name that no device has yet: by the rules that ask for its `devname`.
+    ///
+    /// Of what else they ask for nothing is known, and compares as empty.
+    #[must_use]
+    pub fn for_name(&self, devname: &[u8]) -> Overlay {
+        let property = &|_: &[u8]| None;
+        let facts = Facts {
+            devname: Some(devname),
+            subsystem: b"",
+            devtype: b"",
+            sysname: b"",
+            driver: b"",
+            property,
+        };
+        let candidates = self.index.candidates(&facts);
+        let rules = candidates.iter().filter_map(|number| self.rules.get(*number));
+        let rules = rules.filter(|rule| {
+            rule.asks_for_name() && rule.conditions.iter().all(|condition| condition.holds(&facts))
+        });
+        Overlay::new(rules.flat_map(|rule| rule.settings.iter().cloned()).collect())
+    }
+
     /// All rules, in the order of files and rules.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
@@ -202,6 +241,24 @@ mod tests {
         let rules = rule("a", "property = { ID_SEAT = '', ID_BUS = '!ata' }", "mode = '0600'")
             + &rule("b", "property.ID_SEAT = '?*'", "mode = '0640'");
         assert_eq!(policy(&rules).matching(&DISK).mode(), Some(0o600));
+    }
+
+    #[test]
+    fn a_name_without_device_is_for_rules_that_ask_for_it() {
+        let rules = rule("all", "subsystem = '*'", "mode = '0666'")
+            + &rule("not", "devname = '!x'", "mode = '0667'")
+            + &rule("driver", "devname = 'net/*', driver = 'tun'", "mode = '0606'")
+            + &rule("name", "devname = 'net/*', driver = '!x'", "group = '7', module = 'my-tun'");
+        let names = policy(&rules);
+        let overlay = names.for_name(b"net/tun");
+        assert_eq!((overlay.mode(), overlay.group()), (None, Some(7)));
+        assert_eq!((overlay.module(), overlay.autoload()), (Some("my_tun"), true));
+        assert!(names.for_name(b"fuse").is_empty());
+        assert_eq!(names.rules()[3].literal_names(), None);
+        let off = rule("off", "devname = 'a|b'", "autoload = false") + "priority = 600\n";
+        let off = policy(&(off + &rule("on", "devname = 'a'", "autoload = true")));
+        assert!(!off.for_name(b"a").autoload());
+        assert_eq!(off.rules()[0].literal_names().map(|names| names.len()), Some(2));
     }
 
     #[test]

@@ -14,6 +14,10 @@ pub enum Attribute {
     Symlink,
     /// Who gets a link that several devices claim: the device with the highest.
     SymlinkPriority,
+    /// Of a name that no device has yet: which module brings it.
+    Module,
+    /// Whether the name is there before its device is.
+    Autoload,
 }
 
 impl Attribute {
@@ -26,6 +30,8 @@ impl Attribute {
             Self::Mode => "mode",
             Self::Symlink => "symlink",
             Self::SymlinkPriority => "symlink-priority",
+            Self::Module => "module",
+            Self::Autoload => "autoload",
         }
     }
 }
@@ -40,6 +46,9 @@ pub enum Value {
     /// Name below /dev.
     Link(Box<[u8]>),
     LinkPriority(i32),
+    /// A module's name.
+    Module(Box<str>),
+    Autoload(bool),
 }
 
 /// One thing that one rule sets, and where it is written.
@@ -93,42 +102,47 @@ impl Overlay {
 
     #[must_use]
     pub fn owner(&self) -> Option<u32> {
-        self.winner(Attribute::Owner).and_then(|setting| match setting.value {
-            Value::Uid(uid) => Some(uid),
-            Value::Gid(_) | Value::Mode(_) | Value::Link(_) | Value::LinkPriority(_) => None,
-        })
+        let winner = self.winner(Attribute::Owner)?;
+        if let Value::Uid(uid) = winner.value { Some(uid) } else { None }
     }
 
     #[must_use]
     pub fn group(&self) -> Option<u32> {
-        self.winner(Attribute::Group).and_then(|setting| match setting.value {
-            Value::Gid(gid) => Some(gid),
-            Value::Uid(_) | Value::Mode(_) | Value::Link(_) | Value::LinkPriority(_) => None,
-        })
+        let winner = self.winner(Attribute::Group)?;
+        if let Value::Gid(gid) = winner.value { Some(gid) } else { None }
     }
 
     #[must_use]
     pub fn mode(&self) -> Option<u32> {
-        self.winner(Attribute::Mode).and_then(|setting| match setting.value {
-            Value::Mode(mode) => Some(mode),
-            Value::Uid(_) | Value::Gid(_) | Value::Link(_) | Value::LinkPriority(_) => None,
-        })
+        let winner = self.winner(Attribute::Mode)?;
+        if let Value::Mode(mode) = winner.value { Some(mode) } else { None }
     }
 
     /// Names below /dev that all matching rules add; one may occur twice.
     pub fn links(&self) -> impl Iterator<Item = &[u8]> {
-        self.of(Attribute::Symlink).filter_map(|setting| match &setting.value {
-            Value::Link(name) => Some(&**name),
-            Value::Uid(_) | Value::Gid(_) | Value::Mode(_) | Value::LinkPriority(_) => None,
+        self.of(Attribute::Symlink).filter_map(|setting| {
+            if let Value::Link(name) = &setting.value { Some(&**name) } else { None }
         })
     }
 
     #[must_use]
     pub fn link_priority(&self) -> Option<i32> {
-        self.winner(Attribute::SymlinkPriority).and_then(|setting| match setting.value {
-            Value::LinkPriority(priority) => Some(priority),
-            Value::Uid(_) | Value::Gid(_) | Value::Mode(_) | Value::Link(_) => None,
-        })
+        let winner = self.winner(Attribute::SymlinkPriority)?;
+        if let Value::LinkPriority(priority) = winner.value { Some(priority) } else { None }
+    }
+
+    /// The module that brings the name's device.
+    #[must_use]
+    pub fn module(&self) -> Option<&str> {
+        let winner = self.winner(Attribute::Module)?;
+        if let Value::Module(name) = &winner.value { Some(name) } else { None }
+    }
+
+    /// Whether the name may be there before its device is; it may, unless a rule says no.
+    #[must_use]
+    pub fn autoload(&self) -> bool {
+        let winner = self.winner(Attribute::Autoload);
+        winner.is_none_or(|setting| setting.value != Value::Autoload(false))
     }
 
     #[must_use]

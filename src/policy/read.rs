@@ -7,11 +7,14 @@ use super::file::{Item, Missing, Reader};
 use super::{Attribute, Setting, Value};
 use crate::rules::problem::Severity;
 
-const SET: [&str; 4] = ["owner", "group", "mode", "symlink"];
-const SET_LATER: [&str; 6] = ["acl", "autoload", "module", "seat", "sysfs", "tags"];
+const SET: [&str; 6] = ["owner", "group", "mode", "symlink", "module", "autoload"];
+const SET_LATER: [&str; 4] = ["acl", "seat", "sysfs", "tags"];
 const SYMLINK: [&str; 2] = ["add", "priority"];
 /// udev keeps a link's priority in an int; nobody needs more than this.
 const LINK_PRIORITY: std::ops::RangeInclusive<i64> = -1_000_000..=1_000_000;
+
+/// `MODULE_NAME_LEN` of `include/linux/moduleparam.h`, less its end.
+const MODULE_MAX: usize = 55;
 
 /// A user or group is not known, and the rule or the file is left out for it.
 struct LeaveOut;
@@ -32,6 +35,8 @@ impl Reader<'_> {
                 "owner" => self.name(value, Attribute::Owner),
                 "group" => self.name(value, Attribute::Group),
                 "mode" => Ok(self.mode(value)),
+                "module" => Ok(self.module(value)),
+                "autoload" => Ok(self.autoload(value)),
                 "symlink" => {
                     self.symlink(value, &mut found);
                     continue;
@@ -78,7 +83,9 @@ impl Reader<'_> {
             Attribute::Group
             | Attribute::Mode
             | Attribute::Symlink
-            | Attribute::SymlinkPriority => names.gid(name).map(Value::Gid),
+            | Attribute::SymlinkPriority
+            | Attribute::Module
+            | Attribute::Autoload => names.gid(name).map(Value::Gid),
         };
         if let Some(value) = value {
             return Ok(Some((attribute, value)));
@@ -118,6 +125,27 @@ impl Reader<'_> {
             self.error(item.span(), "an octal mode in quotes wanted, such as \"0660\"");
         }
         mode.map(|mode| (Attribute::Mode, Value::Mode(mode)))
+    }
+
+    /// Whether there is such a module is asked where the modules are known.
+    fn module(&mut self, item: Item<'_, '_>) -> Option<(Attribute, Value)> {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        let name = item
+            .get_ref()
+            .as_str()
+            .filter(|name| !name.is_empty() && name.len() <= MODULE_MAX && name.bytes().all(fits));
+        if name.is_none() {
+            self.error(item.span(), "the name of a module in quotes wanted, such as \"zram\"");
+        }
+        name.map(|name| (Attribute::Module, Value::Module(name.replace('-', "_").into())))
+    }
+
+    fn autoload(&mut self, item: Item<'_, '_>) -> Option<(Attribute, Value)> {
+        let yes = item.get_ref().as_bool();
+        if yes.is_none() {
+            self.error(item.span(), "`true` or `false` wanted, without quotes");
+        }
+        yes.map(|yes| (Attribute::Autoload, Value::Autoload(yes)))
     }
 
     fn symlink<'t, 'i>(

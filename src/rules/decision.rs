@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::rules::rule::Builtin;
+
 /// What of a node can be decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Attribute {
@@ -13,10 +15,14 @@ pub enum Attribute {
     Group,
     Mode,
     Link,
+    Tag,
+    /// Steps say `KEY=value`.
+    Property,
 }
 
 impl Attribute {
-    pub const ALL: [Self; 4] = [Self::Owner, Self::Group, Self::Mode, Self::Link];
+    pub const ALL: [Self; 6] =
+        [Self::Owner, Self::Group, Self::Mode, Self::Link, Self::Tag, Self::Property];
 
     /// Its name on D-Bus and on the command line.
     #[must_use]
@@ -26,6 +32,8 @@ impl Attribute {
             Self::Group => "group",
             Self::Mode => "mode",
             Self::Link => "links",
+            Self::Tag => "tags",
+            Self::Property => "properties",
         }
     }
 
@@ -50,6 +58,8 @@ pub struct Place {
 pub enum Source {
     /// The device's own message: DEVUID, DEVGID, DEVMODE.
     Kernel,
+    /// A line of tmpfiles.d(5), for a name that no device has yet.
+    Tmpfiles(Place),
     /// A udev rule.
     Rule(Place),
     /// A policy file's rule, with its id.
@@ -64,6 +74,7 @@ impl Source {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
+            Self::Tmpfiles(_) => "tmpfiles",
             Self::Rule(_) => "rule",
             Self::Policy { .. } => "policy",
             Self::Runtime { .. } => "runtime",
@@ -73,7 +84,7 @@ impl Source {
     #[must_use]
     pub fn place(&self) -> Option<&Place> {
         match self {
-            Self::Rule(place) | Self::Policy { place, .. } => Some(place),
+            Self::Tmpfiles(place) | Self::Rule(place) | Self::Policy { place, .. } => Some(place),
             Self::Kernel | Self::Runtime { .. } => None,
         }
     }
@@ -83,7 +94,9 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kernel => f.write_str("kernel"),
-            Self::Rule(place) => write!(f, "{}:{}", place.file, place.line),
+            Self::Tmpfiles(place) | Self::Rule(place) => {
+                write!(f, "{}:{}", place.file, place.line)
+            }
             Self::Policy { id, place } => write!(f, "{}:{} ({id})", place.file, place.line),
             Self::Runtime { by, reason } if reason.is_empty() => write!(f, "set by {by}"),
             Self::Runtime { by, reason } => write!(f, "set by {by}: {reason}"),
@@ -112,6 +125,49 @@ pub struct Link {
     pub priority: i32,
 }
 
+/// A device's tags: those of this event, and all that it ever had.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tags {
+    pub sticky: Vec<Vec<u8>>,
+    pub current: Vec<Vec<u8>>,
+}
+
+impl Tags {
+    /// Takes over what the device had before.
+    pub fn remember(&mut self, sticky: &[Vec<u8>]) {
+        for tag in sticky.iter().filter(|tag| !tag.is_empty()) {
+            if !self.sticky.contains(tag) {
+                self.sticky.push(tag.clone());
+            }
+        }
+    }
+
+    fn add(&mut self, tag: &[u8]) {
+        for list in [&mut self.sticky, &mut self.current] {
+            if !list.iter().any(|known| known == tag) {
+                list.push(tag.to_vec());
+            }
+        }
+    }
+}
+
+/// An entry of RUN: done when the record is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// A builtin; else a program.
+    pub builtin: Option<Builtin>,
+    /// Filled in, not yet split into words.
+    pub command: Vec<u8>,
+    pub source: Source,
+}
+
+/// What a rule wanted and was not done, since this run does not do such things.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    pub what: Vec<u8>,
+    pub source: Source,
+}
+
 /// What a device's node and links shall be. Nothing decided means: leave it as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
@@ -120,6 +176,24 @@ pub struct Decision {
     /// Permission bits, `0o7777`.
     pub mode: Option<u32>,
     pub links: Vec<Link>,
+    /// `OPTIONS="link_priority=…"`, for all links that rules claim.
+    pub link_priority: i32,
+    pub tags: Tags,
+    /// What rules set, in the order in which they first did; names with a dot in front live for this
+    /// event only.
+    pub properties: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Properties of the kernel's that a rule removed.
+    pub dropped: Vec<Vec<u8>>,
+    pub run: Vec<Run>,
+    /// Module and label, the last of a module's holds.
+    pub seclabels: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The new name of a network interface.
+    pub name: Option<Vec<u8>>,
+    /// Whether to tell when a writer closes the node; `None`: as before.
+    pub watch: Option<bool>,
+    /// Whether the record outlives a clean-up.
+    pub persist: bool,
+    pub skipped: Vec<Skipped>,
     pub steps: Vec<Step>,
 }
 
@@ -130,24 +204,114 @@ impl Decision {
             Attribute::Owner => &mut self.owner,
             Attribute::Group => &mut self.group,
             Attribute::Mode => &mut self.mode,
-            Attribute::Link => return,
+            Attribute::Link | Attribute::Tag | Attribute::Property => return,
         };
         let old = slot.replace(value).map_or_else(String::new, |old| written(attribute, old));
         let new = written(attribute, value);
         self.steps.push(Step { attribute, source, operation: "=", old, new });
     }
 
+    /// Goes back to what the kernel said of owner or group; as udev does for a name that nobody has.
+    pub fn unset(&mut self, attribute: Attribute, source: Source) {
+        let said = self.explain(attribute).find(|step| step.source == Source::Kernel);
+        let said = said.and_then(|step| step.new.parse().ok());
+        let slot = match attribute {
+            Attribute::Owner => &mut self.owner,
+            Attribute::Group => &mut self.group,
+            Attribute::Mode | Attribute::Link | Attribute::Tag | Attribute::Property => return,
+        };
+        let shown = |id: Option<u32>| id.map_or_else(String::new, |id| id.to_string());
+        let (old, new) = (shown(std::mem::replace(slot, said)), shown(said));
+        if old != new {
+            self.steps.push(Step { attribute, source, operation: "=", old, new });
+        }
+    }
+
     /// Claims a link; claimed twice, the last priority counts.
     pub fn add_link(&mut self, name: &[u8], priority: i32, source: Source) {
-        let all = |links: &[Link]| {
-            let names = links.iter().map(|link| link.name.escape_ascii().to_string());
-            names.collect::<Vec<_>>().join(" ")
+        self.change_links("+=", source, |links| {
+            links.retain(|link| link.name != name);
+            links.push(Link { name: name.to_vec(), priority });
+        });
+    }
+
+    /// Gives up a link, or all of them.
+    pub fn remove_links(&mut self, name: Option<&[u8]>, source: Source) {
+        let operation = if name.is_some() { "-=" } else { "=" };
+        self.change_links(operation, source, |links| {
+            links.retain(|link| name.is_some_and(|name| link.name != name));
+        });
+    }
+
+    fn change_links(
+        &mut self,
+        operation: &'static str,
+        source: Source,
+        change: impl FnOnce(&mut Vec<Link>),
+    ) {
+        let names = |links: &[Link]| joined(links.iter().map(|link| link.name.as_slice()));
+        let old = names(&self.links);
+        change(&mut self.links);
+        let new = names(&self.links);
+        if old != new || operation == "+=" {
+            self.steps.push(Step { attribute: Attribute::Link, source, operation, old, new });
+        }
+    }
+
+    /// All links that rules claim have the device's priority, which is known when all were applied.
+    pub fn settle_links(&mut self) {
+        self.links.iter_mut().for_each(|link| link.priority = self.link_priority);
+    }
+
+    /// Gives the device a tag (`+=`), takes it away (`-=`), or takes all away and gives it (`=`).
+    pub fn change_tags(&mut self, operation: &'static str, tag: Option<&[u8]>, source: Source) {
+        let old = joined(self.tags.current.iter().map(Vec::as_slice));
+        if operation == "=" {
+            self.tags = Tags::default();
+        }
+        match tag {
+            Some(tag) if operation == "-=" => self.tags.current.retain(|known| known != tag),
+            Some(tag) => self.tags.add(tag),
+            None if operation == "=" => {}
+            None => return,
+        }
+        let new = joined(self.tags.current.iter().map(Vec::as_slice));
+        self.steps.push(Step { attribute: Attribute::Tag, source, operation, old, new });
+    }
+
+    /// Sets a property, or removes it; `old` is its value before, the rules' or the kernel's.
+    pub fn set_property(
+        &mut self,
+        key: &[u8],
+        old: Option<&[u8]>,
+        new: Option<&[u8]>,
+        operation: &'static str,
+        source: Source,
+    ) {
+        let place = self.properties.iter().position(|(known, _)| known == key);
+        match (place, new) {
+            (Some(place), Some(value)) => self.properties[place].1 = value.to_vec(),
+            (None, Some(value)) => self.properties.push((key.to_vec(), value.to_vec())),
+            (Some(place), None) => drop(self.properties.remove(place)),
+            (None, None) => {}
+        }
+        self.dropped.retain(|dropped| dropped != key);
+        if new.is_none() && old.is_some() {
+            self.dropped.push(key.to_vec());
+        }
+        let shown = |value: Option<&[u8]>| {
+            let pair = |value: &[u8]| format!("{}={}", key.escape_ascii(), value.escape_ascii());
+            value.map(pair).unwrap_or_default()
         };
-        let old = all(&self.links);
-        self.links.retain(|link| link.name != name);
-        self.links.push(Link { name: name.to_vec(), priority });
-        let new = all(&self.links);
-        self.steps.push(Step { attribute: Attribute::Link, source, operation: "+=", old, new });
+        let (old, new) = (shown(old), shown(new));
+        self.steps.push(Step { attribute: Attribute::Property, source, operation, old, new });
+    }
+
+    /// The properties that are remembered: not those that live for this event only.
+    #[must_use]
+    pub fn lasting_properties(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let lasting = self.properties.iter().filter(|(key, _)| !key.starts_with(b"."));
+        lasting.cloned().collect()
     }
 
     /// The steps of one attribute, first to last.
@@ -168,6 +332,11 @@ impl Decision {
             self.set(Attribute::Mode, 0o660, source);
         }
     }
+}
+
+/// Names in the order of the list, separated by spaces.
+fn joined<'a>(names: impl Iterator<Item = &'a [u8]>) -> String {
+    names.map(|name| name.escape_ascii().to_string()).collect::<Vec<_>>().join(" ")
 }
 
 /// As people write it: modes in octal with a leading zero.

@@ -1,14 +1,38 @@
 //! Stage 4: [`Device`] in, [`Decision`] out.
 //!
-//! What the kernel says of a node is where every decision begins. Globs, names and the way in which
-//! a mistake is shown are shared with policy.
+//! What the kernel says of a node is where every decision begins. Rules are read by udev's rules:
+//! `files` finds them, `cursor` joins lines, `token` splits them into pairs, `grammar` knows the keys,
+//! `parse` and `settings` understand them, `resolve` puts them together. Globs, names and the way in
+//! which a mistake is shown are shared with policy.
 
+mod assign;
+pub mod clean;
+mod constants;
+pub mod cursor;
 pub mod decision;
+pub mod eval;
+pub mod event;
+pub mod files;
+pub mod grammar;
+mod import;
+pub mod lint;
+pub mod machine;
+mod matching;
 pub mod names;
+pub mod parse;
+pub mod resolve;
+pub mod rule;
+pub mod settings;
+pub mod static_node;
+mod subst;
+pub mod template;
+pub mod token;
+pub mod world;
 
 use crate::device::Device;
 pub use crate::{glob, problem};
 use decision::{Attribute, Decision, Source};
+pub use resolve::Rules;
 
 /// Decides from what the kernel says: DEVUID, DEVGID and DEVMODE of its message.
 #[must_use]

@@ -43,7 +43,9 @@ impl Table {
     }
 
     fn id(&self, name: &str) -> Option<u32> {
-        self.ids.get(name).copied().or_else(|| number(name))
+        // as in udev, a number with a zero in front might be meant in octal, and is none
+        let plain = name == "0" || !name.starts_with('0');
+        self.ids.get(name).copied().or_else(|| number(name).filter(|_| plain))
     }
 }
 
@@ -230,7 +232,7 @@ mod tests {
     fn numbers_stand_for_themselves_but_for_those_that_mean_no_one() {
         let names = Names::load(root().path());
         assert_eq!((names.uid("0"), names.gid("4242")), (Some(0), Some(4242)));
-        for wrong in ["65535", "4294967295", "4294967296", "-1", "+1", "", " 1", "1 "] {
+        for wrong in ["65535", "4294967295", "4294967296", "-1", "+1", "", " 1", "1 ", "007"] {
             assert_eq!((names.uid(wrong), names.gid(wrong)), (None, None), "{wrong:?}");
         }
     }

@@ -1,6 +1,7 @@
 //! The D-Bus service on a private bus, called with busctl as root and as somebody else.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod modules;
 mod polkit;
 mod rig;
 mod signals;
@@ -188,6 +189,7 @@ fn every_change_is_refused_without_permission() {
         }
     }
     assert_eq!(rig.changed(), []);
+    assert!(rig.loaded.lock().unwrap().is_empty());
 }
 
 #[test]

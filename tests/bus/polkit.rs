@@ -202,6 +202,21 @@ fn what_lasts_needs_a_permission_of_its_own() {
     assert_eq!(rig.changed(), []);
 }
 
+#[test]
+fn polkit_is_told_which_module_is_to_be_loaded() {
+    let rig = Rig::new();
+    let polkit = Polkit::on(&rig.address);
+    thread::scope(|scope| {
+        let call = scope.spawn(|| rig.modules(OTHER, &["Load", "sa{sv}", "tun", "0"]));
+        let asked = polkit.asked();
+        assert_eq!(asked.action, "org.mapdev1.load-module");
+        assert_eq!(asked.details, HashMap::from([("module".to_owned(), "tun".to_owned())]));
+        polkit.say(Say::Yes);
+        call.join().unwrap().unwrap();
+    });
+    assert_eq!(*rig.loaded.lock().unwrap(), [(b"tun".to_vec(), false)]);
+}
+
 /// The real polkitd in a mount namespace of its own, with our actions and one rule.
 fn polkitd(rig: &Rig, rule: &str) -> Ended {
     let folder = rig.folder.path();

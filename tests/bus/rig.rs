@@ -7,11 +7,12 @@ use std::path::Path;
 use std::process::{Child, Command as Program, Stdio};
 use std::sync::{Arc, Mutex};
 
+use super::modules::{served, zram};
 use futures_util::StreamExt;
 use mapdev::bus::{Accounts, Bus, BusConfig, Log};
 use mapdev::device::DeviceId;
 use mapdev::device::record::Record;
-use mapdev::dispatch::command::{Change, Command, Notice, Status, Terms};
+use mapdev::dispatch::command::{Change, Command, LoadError, Notice, Served, Status, Terms};
 use mapdev::dispatch::known::Known;
 use mapdev::nodes::{Mismatch, Permissions};
 use mapdev::rules::decision::{Attribute, Decision, Source};
@@ -156,9 +157,13 @@ pub(crate) fn table() -> Vec<Arc<Known>> {
     vec![Arc::new(tun), Arc::new(disk), Arc::new(usb)]
 }
 
+/// What was loaded, and whether only for trying.
+pub(crate) type Loaded = Arc<Mutex<Vec<(Vec<u8>, bool)>>>;
+
 struct Table {
     devices: Vec<Arc<Known>>,
     changes: Changes,
+    loaded: Loaded,
     notices: mpsc::Sender<Notice>,
     waiting: Vec<Command>,
 }
@@ -198,6 +203,18 @@ impl Table {
                 let differ = self.devices.iter().filter(|device| !device.mismatches.is_empty());
                 to.send(differ.cloned().collect()).ok();
             }
+            Command::Modules(_) => {}
+            Command::Served(name, to) => {
+                let wanted = |row: &Served| name.as_ref().is_none_or(|name| *row.name == **name);
+                to.send(served().into_iter().filter(wanted).collect()).ok();
+            }
+            Command::Name(name, to) => drop(to.send((name == b"zram0").then(zram))),
+            Command::Load(name, dry_run, to) => {
+                let refused = LoadError::NoModule("no module has this name".to_owned());
+                let known = name == b"tun" || name == b"root";
+                self.loaded.lock().unwrap().push((name, dry_run));
+                to.send(if known { Ok(()) } else { Err(refused) }).ok();
+            }
             Command::Change(id, change, terms, to) => {
                 self.change(&id, &change);
                 self.changes.lock().unwrap().push((id, change, terms));
@@ -222,6 +239,7 @@ pub(crate) struct Rig {
     pub(crate) address: String,
     pub(crate) notices: mpsc::Sender<Notice>,
     pub(crate) changes: Changes,
+    pub(crate) loaded: Loaded,
     pub(crate) daemon: Option<Ended>,
     pub(crate) folder: tempfile::TempDir,
     stop: watch::Sender<bool>,
@@ -264,10 +282,11 @@ impl Rig {
         let (commands, mut asked) = mpsc::channel(16);
         let (notices, told) = mpsc::channel(4096);
         let (stop, stopped) = watch::channel(false);
-        let changes = Changes::default();
+        let (changes, loaded) = (Changes::default(), Loaded::default());
         let mut table = Table {
             devices,
             changes: changes.clone(),
+            loaded: loaded.clone(),
             notices: notices.clone(),
             waiting: Vec::new(),
         };
@@ -280,7 +299,7 @@ impl Rig {
         let log = Arc::new(OneLevel(Mutex::new(tracing::Level::INFO)));
         let bus = Bus::new(config, commands, told, Arc::new(TwoUsers), log);
         drop(bus.start(stopped).unwrap());
-        Self { address, notices, changes, daemon: Some(daemon), folder, stop }
+        Self { address, notices, changes, loaded, daemon: Some(daemon), folder, stop }
     }
 
     /// Runs busctl as a user; its output, or its complaint.
@@ -301,6 +320,11 @@ impl Rig {
 
     pub(crate) fn manager(&self, uid: u32, method: &[&str]) -> Result<String, String> {
         let object = ["call", "org.mapdev1", "/org/mapdev1", "org.mapdev1.Manager"];
+        self.busctl(uid, &[&object, method].concat())
+    }
+
+    pub(crate) fn modules(&self, uid: u32, method: &[&str]) -> Result<String, String> {
+        let object = ["call", "org.mapdev1", "/org/mapdev1", "org.mapdev1.Modules"];
         self.busctl(uid, &[&object, method].concat())
     }
 

@@ -15,11 +15,11 @@ use mapdev::map::{Kind, Node};
 
 use super::world::{ENXIO, World, device, names};
 
-fn is_loaded(module: &str) -> bool {
+pub(crate) fn is_loaded(module: &str) -> bool {
     Path::new("/sys/module").join(module).join("refcnt").exists()
 }
 
-fn unload(module: &str) {
+pub(crate) fn unload(module: &str) {
     if is_loaded(module) {
         assert!(Command::new("/sbin/rmmod").arg(module).status().unwrap().success());
     }
@@ -30,7 +30,7 @@ fn pending(alias: &str, block: bool, mode: u32) -> Node {
     Node { kind, mode, uid: 0, gid: 0, flags: E_MODULE }
 }
 
-fn open_as(path: PathBuf, user: u32) -> bool {
+pub(crate) fn open_as(path: PathBuf, user: u32) -> bool {
     let script = format!("exec 3< {}", path.display());
     let mut shell = Command::new("/bin/sh");
     let status =

@@ -15,13 +15,13 @@ use serde_json::Value;
 
 use super::world::{absent, device};
 
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     notify: UnixDatagram,
 }
 
 /// The mount that the daemon takes for /dev, and a bus to ask it on.
-struct Machine {
+pub(crate) struct Machine {
     dev: PathBuf,
     bus: Child,
     address: String,
@@ -41,7 +41,7 @@ fn wait(what: &str, mut until: impl FnMut() -> bool) {
 }
 
 impl Machine {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let dev = folder.path().join("dev");
         fs::create_dir(&dev).unwrap();
@@ -59,7 +59,7 @@ impl Machine {
         Self { dev, bus, address, folder }
     }
 
-    fn start(&self) -> Daemon {
+    pub(crate) fn start(&self) -> Daemon {
         let path = self.folder.path().join("notify");
         drop(fs::remove_file(&path));
         let notify = UnixDatagram::bind(&path).unwrap();
@@ -80,11 +80,18 @@ impl Machine {
         daemon
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dev.join(name)
     }
 
-    fn ask(&self, words: &[&str]) -> Value {
+    /// A file of policy, for the daemon's next start or reload.
+    pub(crate) fn policy(&self, text: &str) {
+        let folder = self.folder.path().join("run/policy.d");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("50-test.toml"), text).unwrap();
+    }
+
+    pub(crate) fn ask(&self, words: &[&str]) -> Value {
         let mut answer = Value::Null;
         // a daemon that is ready may not have its name on the bus yet
         wait("the daemon's answer", || {
@@ -259,11 +266,9 @@ fn mapdevctl_tells_of_the_module_and_mounts_it() {
 #[ignore = "in the virtual machine"]
 fn c5_what_was_before_the_daemon_is_replayed_with_owner_and_links() {
     let machine = Machine::new();
-    let policy = machine.folder.path().join("run/policy.d");
-    fs::create_dir_all(&policy).unwrap();
     let rule = "schema = 1\n[[rule]]\nid = \"probe\"\nmatch.devname = \"mapdev-probe\"\n\
         set = { owner = \"user\", mode = \"0640\", symlink = { add = [\"probe/of/tests\"] } }\n";
-    fs::write(policy.join("50-probe.toml"), rule).unwrap();
+    machine.policy(rule);
     module("modprobe", "mapdev_probe");
     let _daemon = machine.start();
     let stat = fs::metadata(machine.path("mapdev-probe")).unwrap();

@@ -8,6 +8,7 @@ mod c6_attributes;
 mod costs;
 mod daemon;
 mod hostile;
+mod names;
 mod publishing;
 mod userspace;
 mod watches;

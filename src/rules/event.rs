@@ -1,0 +1,224 @@
+//! Stage 4: the state of one event while rules are applied to it.
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::device::Device;
+use crate::device::record::Record;
+use crate::rules::decision::{Decision, Place, Source};
+use crate::rules::names::Names;
+use crate::rules::rule::{Builtin, Token};
+use crate::rules::world::{Pair, World};
+use crate::uevent::Action;
+
+/// `OPTIONS="string_escape=…"`, for one rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Escape {
+    #[default]
+    Unset,
+    None,
+    Replace,
+}
+
+/// What `:=` has closed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Closed {
+    pub(super) owner: bool,
+    pub(super) group: bool,
+    pub(super) mode: bool,
+    pub(super) name: bool,
+    pub(super) symlink: bool,
+    pub(super) run: bool,
+    pub(super) watch: bool,
+}
+
+/// Where a search for a parent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    Nowhere,
+    /// Steps upwards; 0 is the event's device.
+    At(usize),
+}
+
+/// One event's device, and what rules have made of it so far.
+#[derive(Debug)]
+pub struct Event<'a> {
+    pub(super) device: &'a Device,
+    pub(super) world: &'a dyn World,
+    pub(super) names: &'a Names,
+    /// The record before this event.
+    pub(super) old: Option<&'a Record>,
+    pub(super) decision: Decision,
+    /// The kernel's and the rules', in the order in which they came.
+    properties: Vec<Pair>,
+    /// The devices above, as far as somebody looked; the last is `None` where there are no more.
+    parents: Vec<Option<Rc<Device>>>,
+    pub(super) found: Found,
+    /// What the last PROGRAM said.
+    pub(super) result: Vec<u8>,
+    pub(super) escape: Escape,
+    pub(super) closed: Closed,
+    /// What builtins that run once have said.
+    pub(super) ran: HashMap<Builtin, bool>,
+    /// The rule's file.
+    pub(super) file: Arc<str>,
+}
+
+impl<'a> Event<'a> {
+    /// An event to be decided. `old` is the device's record; of a device that goes away, its
+    /// properties, links and tags are the event's, else its tags only.
+    #[must_use]
+    pub fn new(
+        device: &'a Device,
+        world: &'a dyn World,
+        names: &'a Names,
+        old: Option<&'a Record>,
+        decision: Decision,
+    ) -> Self {
+        let uevent = device.uevent();
+        let mut properties: Vec<Pair> =
+            uevent.properties().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+        if let (Some(name), Some(pair)) =
+            (device.devname(), properties.iter_mut().find(|(key, _)| key == b"DEVNAME"))
+        {
+            pair.1 = [b"/dev/", name].concat();
+        }
+        let mut event = Self {
+            device,
+            world,
+            names,
+            old,
+            decision,
+            properties,
+            parents: Vec::new(),
+            found: Found::Nowhere,
+            result: Vec::new(),
+            escape: Escape::Unset,
+            closed: Closed::default(),
+            ran: HashMap::new(),
+            file: Arc::from(""),
+        };
+        let Some(old) = old else { return event };
+        event.decision.tags.remember(&old.sticky_tags);
+        if uevent.action() == Action::Remove {
+            event.take_back(old);
+        }
+        event
+    }
+
+    /// Of a device that goes away, everything that was remembered counts.
+    fn take_back(&mut self, old: &Record) {
+        for (key, value) in &old.properties {
+            self.put(key, value.clone());
+        }
+        for link in &old.links {
+            self.decision.add_link(link, old.link_priority, Source::Kernel);
+        }
+        self.decision.tags.current.clone_from(&old.current_tags);
+        if let Some(usec) = old.initialized_usec {
+            self.put(b"USEC_INITIALIZED", usec.to_string().into_bytes());
+        }
+    }
+
+    /// The tags that TAG and TAGS see at the event's device: all that it ever had, as it was made from
+    /// a message; of a device that goes away and was remembered, the current ones.
+    pub(super) fn tags_to_match(&self) -> impl Iterator<Item = &[u8]> {
+        let removed = self.device.uevent().action() == Action::Remove;
+        let remembered = removed && self.old.is_some_and(|old| !old.is_empty());
+        let tags = &self.decision.tags;
+        let tags = if remembered { &tags.current } else { &tags.sticky };
+        tags.iter().map(Vec::as_slice)
+    }
+
+    /// What was decided.
+    #[must_use]
+    pub fn finish(mut self) -> Decision {
+        self.decision.settle_links();
+        self.decision
+    }
+
+    fn put(&mut self, key: &[u8], value: Vec<u8>) {
+        match self.properties.iter_mut().find(|(known, _)| known == key) {
+            Some((_, old)) => *old = value,
+            None => self.properties.push((key.to_vec(), value)),
+        }
+    }
+
+    /// A property as the rules see it now.
+    pub(super) fn property(&self, key: &[u8]) -> Option<Cow<'_, [u8]>> {
+        let own = match key {
+            b"DEVLINKS" => self.devlinks(),
+            b"TAGS" => listed(&self.decision.tags.sticky),
+            b"CURRENT_TAGS" => listed(&self.decision.tags.current),
+            _ => {
+                let known = self.properties.iter().find(|(known, _)| known == key);
+                return known.map(|(_, value)| Cow::Borrowed(value.as_slice()));
+            }
+        };
+        own.map(Cow::Owned)
+    }
+
+    fn devlinks(&self) -> Option<Vec<u8>> {
+        let links = &self.decision.links;
+        let all = links.iter().map(|link| [b"/dev/", link.name.as_slice()].concat());
+        (!links.is_empty()).then(|| all.collect::<Vec<_>>().join(&b' '))
+    }
+
+    /// All properties: what programs get as their environment.
+    #[must_use]
+    pub fn properties(&self) -> Vec<Pair> {
+        let mut all = self.properties.clone();
+        for key in [b"DEVLINKS".as_slice(), b"TAGS", b"CURRENT_TAGS"] {
+            all.extend(self.property(key).map(|value| (key.to_vec(), value.into_owned())));
+        }
+        all
+    }
+
+    /// Sets a property, or removes it; `operation` is how the rule says that.
+    pub(super) fn set(&mut self, key: &[u8], value: Option<Vec<u8>>, token: &Token) {
+        let source = self.source(token);
+        let operation = token.operator.name();
+        let old = self.properties.iter().find(|(known, _)| known == key);
+        let old = old.map(|(_, value)| value.clone());
+        self.decision.set_property(key, old.as_deref(), value.as_deref(), operation, source);
+        match value {
+            Some(value) => self.put(key, value),
+            None => self.properties.retain(|(known, _)| known != key),
+        }
+    }
+
+    /// The file and line that a token stands in.
+    pub(super) fn source(&self, token: &Token) -> Source {
+        let file = self.file.clone();
+        Source::Rule(Place { file, line: token.line, column: token.column })
+    }
+
+    /// The device or one above it; 0 is the device itself and gives `None` as well.
+    pub(super) fn above(&mut self, steps: usize) -> Option<Rc<Device>> {
+        while self.parents.len() < steps {
+            let next = match self.parents.last() {
+                None => self.device.parent(),
+                Some(Some(device)) => device.parent(),
+                Some(None) => return None,
+            };
+            self.parents.push(next.map(Rc::new));
+        }
+        self.parents.get(steps.checked_sub(1)?)?.clone()
+    }
+
+    /// The device above that a search found, if that is not the event's own.
+    pub(super) fn found_above(&mut self) -> Option<Rc<Device>> {
+        match self.found {
+            Found::Nowhere => None,
+            Found::At(steps) => self.above(steps),
+        }
+    }
+}
+
+/// `:a:b:`, as udev writes tags.
+fn listed(tags: &[Vec<u8>]) -> Option<Vec<u8>> {
+    (!tags.is_empty()).then(|| [b":", tags.join(&b':').as_slice(), b":"].concat())
+}

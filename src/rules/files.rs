@@ -1,0 +1,171 @@
+//! Stage 4: which rules files there are: all folders together, in the order of the names.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use crate::rules::problem::{Problem, Severity};
+
+/// Folders of rules below the root; of files of one name, the first folder's counts.
+pub const FOLDERS: [&str; 5] = [
+    "etc/udev/rules.d",
+    "run/udev/rules.d",
+    "usr/local/lib/udev/rules.d",
+    "usr/lib/udev/rules.d",
+    "lib/udev/rules.d",
+];
+
+/// The largest file of rules that is shipped has some 600 KiB.
+const FILE_LIMIT: u64 = 16 << 20;
+
+/// Who has more than this many files has no rules, but a mistake.
+const FILES_LIMIT: usize = 10_000;
+
+/// A rules file and its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    pub path: PathBuf,
+    pub bytes: Vec<u8>,
+}
+
+/// Every `*.rules` file that counts, with its text; masked ones are left out.
+#[must_use]
+pub fn texts(root: &Path) -> (Vec<Text>, Vec<Problem>) {
+    let (mut texts, mut problems) = (Vec::new(), Vec::new());
+    for path in paths(root, &mut problems) {
+        match read(&path) {
+            Ok(bytes) if bytes.is_empty() => {}
+            Ok(bytes) => texts.push(Text { path, bytes }),
+            Err(problem) => problems.push(*problem),
+        }
+    }
+    (texts, problems)
+}
+
+/// The text of one file; an empty one for a file that masks others.
+///
+/// # Errors
+/// With what was wrong, when it cannot be read or is no file.
+pub fn read(path: &Path) -> Result<Vec<u8>, Box<Problem>> {
+    let whole = |what: String| Box::new(Problem::whole(path, Severity::Error, what));
+    let unreadable = |error: io::Error| whole(format!("cannot be read: {error}"));
+    // a fifo would wait for a writer
+    let meta = fs::metadata(path).map_err(unreadable)?;
+    if meta.file_type().is_char_device() {
+        return Ok(Vec::new());
+    }
+    if !meta.is_file() {
+        return Err(whole("a regular file wanted".to_owned()));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > FILE_LIMIT {
+        return Err(whole(format!("file is larger than {} MiB", FILE_LIMIT >> 20)));
+    }
+    Ok(bytes)
+}
+
+/// The files that count, in the order in which they are read.
+fn paths(root: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
+    let mut found: BTreeMap<OsString, PathBuf> = BTreeMap::new();
+    for folder in FOLDERS.map(|folder| root.join(folder)) {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => {
+                let what = format!("cannot be read: {error}");
+                problems.push(Problem::whole(&folder, Severity::Error, what));
+                continue;
+            }
+        };
+        for entry in entries.flatten().filter(|entry| is_rules(&entry.file_name())) {
+            if found.len() == FILES_LIMIT && !found.contains_key(&entry.file_name()) {
+                let what = format!("more than {FILES_LIMIT} rules files; the rest is not read");
+                problems.push(Problem::whole(&folder, Severity::Error, what));
+                break;
+            }
+            found.entry(entry.file_name()).or_insert_with(|| entry.path());
+        }
+    }
+    found.into_values().collect()
+}
+
+fn is_rules(name: &OsStr) -> bool {
+    name.as_bytes().ends_with(b".rules") && !name.as_bytes().starts_with(b".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn root() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for folder in FOLDERS {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        root
+    }
+
+    fn shown(root: &Path) -> Vec<String> {
+        let (texts, problems) = texts(root);
+        assert_eq!(problems, []);
+        texts.iter().map(|t| t.path.strip_prefix(root).unwrap().display().to_string()).collect()
+    }
+
+    #[test]
+    fn files_of_all_folders_are_sorted_by_name_and_a_higher_folder_replaces() {
+        let root = root();
+        let write = |folder: usize, name: &str| {
+            fs::write(root.path().join(FOLDERS[folder]).join(name), "#\n").unwrap();
+        };
+        for (folder, name) in [(0, "50-b.rules"), (3, "50-b.rules"), (3, "10-a.rules")] {
+            write(folder, name);
+        }
+        for (folder, name) in [(1, "60-c.rules"), (2, "60-c.rules"), (4, "70-d.rules")] {
+            write(folder, name);
+        }
+        for name in [".50-x.rules", "50-x.rules~", "README", "50-b.rules.dpkg-new"] {
+            write(0, name);
+        }
+        let wanted = [
+            "usr/lib/udev/rules.d/10-a.rules",
+            "etc/udev/rules.d/50-b.rules",
+            "run/udev/rules.d/60-c.rules",
+            "lib/udev/rules.d/70-d.rules",
+        ];
+        assert_eq!(shown(root.path()), wanted);
+    }
+
+    #[test]
+    fn an_empty_file_and_a_link_to_null_mask() {
+        let root = root();
+        for name in ["a.rules", "b.rules"] {
+            fs::write(root.path().join(FOLDERS[3]).join(name), "#\n").unwrap();
+        }
+        fs::write(root.path().join(FOLDERS[0]).join("a.rules"), "").unwrap();
+        symlink("/dev/null", root.path().join(FOLDERS[1]).join("b.rules")).unwrap();
+        assert_eq!(shown(root.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_and_hides_nothing_else() {
+        let root = root();
+        fs::create_dir(root.path().join(FOLDERS[0]).join("a.rules")).unwrap();
+        symlink("nowhere", root.path().join(FOLDERS[0]).join("b.rules")).unwrap();
+        fs::write(root.path().join(FOLDERS[0]).join("c.rules"), "#\n").unwrap();
+        let (texts, problems) = texts(root.path());
+        assert_eq!((texts.len(), problems.len()), (1, 2));
+    }
+
+    #[test]
+    fn without_folders_there_are_no_rules() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(texts(root.path()), (Vec::new(), Vec::new()));
+    }
+}

@@ -1,0 +1,57 @@
+//! Stage 4: what rules need beside the device: programs, builtins, files, the machine.
+
+use std::fmt::Debug;
+use std::io;
+
+use crate::device::DeviceId;
+use crate::device::record::Record;
+use crate::rules::rule::{Builtin, Constant};
+
+/// A key and its value.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
+/// What became of a program or a builtin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ran<T> {
+    Done(T),
+    /// It could not run, was ended, or said that it failed.
+    Failed,
+    /// It was not tried: what it would have said is unknown, and decides nothing.
+    Skipped,
+}
+
+/// Everything outside of the device that a rule can ask for or change.
+pub trait World: Debug {
+    /// Runs a program to its end and gives its standard output. `words` is not empty; `environment`
+    /// is all that it gets.
+    fn program(&self, words: &[Vec<u8>], environment: &[Pair]) -> Ran<Vec<u8>>;
+
+    /// Runs a builtin, and gives the properties that it found.
+    fn builtin(&self, builtin: Builtin, words: &[Vec<u8>], environment: &[Pair]) -> Ran<Vec<Pair>>;
+
+    /// A file's content; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    fn file(&self, path: &[u8]) -> io::Result<Option<Vec<u8>>>;
+
+    /// The permission bits of what a path leads to; `None` if that is nothing.
+    fn mode(&self, path: &[u8]) -> Option<u32>;
+
+    /// The names in a folder, less those that begin with a dot.
+    fn names(&self, folder: &[u8]) -> Vec<Vec<u8>>;
+
+    /// Writes to an attribute of sysfs or to a file below `/proc/sys`.
+    ///
+    /// # Errors
+    /// When that was not possible.
+    fn write(&self, path: &[u8], value: &[u8]) -> io::Result<()>;
+
+    fn constant(&self, constant: Constant) -> Vec<u8>;
+
+    /// The kernel's command line.
+    fn command_line(&self) -> Vec<u8>;
+
+    /// What is remembered of another device.
+    fn record(&self, id: &DeviceId) -> Option<Record>;
+}

@@ -1,0 +1,76 @@
+//! The device manager that we are compared with, and namespaces in which it disturbs nobody.
+
+use std::process::{Child, Command, Stdio};
+
+const INSIDE: &str = "MAPDEV_TEST_INSIDE";
+
+/// How long a test may take, in seconds.
+const LIMIT: &str = "150";
+
+/// Makes `/run`, `/dev` and `/etc/udev/rules.d` private, and takes away what reaches beyond: modules
+/// of the kernel and interfaces of the network.
+const PREPARE: &str = "
+mount -t tmpfs -o mode=0755 tmpfs /run
+mkdir /run/new
+mount -t tmpfs -o mode=0755 tmpfs /run/new
+mknod -m 0666 /run/new/null c 1 3
+mount --move /run/new /dev
+rmdir /run/new
+mount -t tmpfs tmpfs /etc/udev/rules.d
+exec setpriv --bounding-set=-net_admin,-sys_module \"$0\" \"$@\"
+";
+
+/// Runs the test again in namespaces where it disturbs nobody; `body` runs there.
+///
+/// Without a systemd-udevd there is nobody to compare with: the test says so, and fails where
+/// `MAPDEV_REQUIRE_UDEV` is set.
+pub(crate) fn private(module: &str, test: &str, body: impl FnOnce()) {
+    if std::env::var_os(INSIDE).is_some() {
+        return body();
+    }
+    let version = Command::new("udevadm").arg("--version").output();
+    if !version.is_ok_and(|output| output.stdout.starts_with(b"25")) {
+        assert!(std::env::var_os("MAPDEV_REQUIRE_UDEV").is_none(), "udevadm 252 or later wanted");
+        println!("skipped: there is no udevadm to compare with");
+        return;
+    }
+    let root = rustix::process::geteuid().is_root();
+    assert!(root, "{test} wants root, for namespaces and device nodes");
+    let name = module.split_once("::").map_or(test.to_owned(), |(_, m)| format!("{m}::{test}"));
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", LIMIT, "unshare", "--net", "--mount", "--propagation"]);
+    command.args(["private", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command.args(["sh", "-euc", PREPARE]).arg(std::env::current_exe().unwrap());
+    command.args(["--exact", &name, "--nocapture", "--test-threads=1"]);
+    let output = command.env(INSIDE, "1").output().expect("wanted timeout(1)");
+    let out = String::from_utf8_lossy(&output.stdout);
+    // what is printed here is shown when the test has failed
+    println!("{out}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{name} failed inside: {}", output.status);
+    assert!(out.contains("1 passed"), "{name} was not found inside");
+}
+
+/// A systemd-udevd that has read its rules and answers.
+pub(crate) struct Daemon(Child);
+
+impl Daemon {
+    pub(crate) fn start() -> Self {
+        let mut command = Command::new("/usr/lib/systemd/systemd-udevd");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut daemon = Self(command.spawn().unwrap());
+        let mut ping = Command::new("udevadm");
+        ping.args(["control", "--ping", "--timeout=20"]).stderr(Stdio::null());
+        // refused at once while there is no socket, answered when the daemon has started
+        while !ping.status().unwrap().success() {
+            assert_eq!(daemon.0.try_wait().unwrap(), None, "systemd-udevd ended");
+        }
+        daemon
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
