@@ -146,8 +146,8 @@ impl Publisher {
     /// What nobody decided stays as it is, where the kernel may know better than the worker's look.
     fn kept(&self, name: &[u8], known: &Known, node: Node) -> Node {
         let pending = |now: &Node| matches!(now.kind, Kind::Pending { .. });
-        let same = |now: &&Node| self.is_served() && (now.kind == node.kind || pending(now));
-        let Some(now) = self.map.get(name).filter(same) else { return node };
+        let same = |now: &Node| self.is_served() && (now.kind == node.kind || pending(now));
+        let Some(now) = self.map.now(name).filter(same) else { return node };
         let decision = &known.decision;
         Node {
             mode: if decision.mode.is_some() { node.mode } else { now.mode },

@@ -98,6 +98,21 @@ impl MapWriter {
         Some(KernelChange { path: Arc::clone(&object.path), node: node.clone(), by: None })
     }
 
+    /// Mode, owner and group as they are: the kernel may be ahead of the book.
+    pub(super) fn owner_now(&self, cell: u32, id: u64, known: &Node) -> (u32, u32, u32) {
+        let ahead = self.kernel.as_ref().and_then(|_| self.settled_attributes(cell, id));
+        ahead.map_or((known.mode, known.uid, known.gid), |now| (now.mode, now.uid, now.gid))
+    }
+
+    /// What the map says of a path, with what the kernel changed and has not told yet.
+    #[must_use]
+    pub fn now(&self, path: &[u8]) -> Option<Node> {
+        let object = self.object(*self.names.get(path)?)?;
+        let node = object.node.as_ref()?;
+        let (mode, uid, gid) = self.owner_now(object.place.cell, object.id, node);
+        Some(Node { mode, uid, gid, ..node.clone() })
+    }
+
     /// A cell's attributes when the kernel is not just writing them.
     fn settled_attributes(&self, cell: u32, id: u64) -> Option<Attributes> {
         for _ in 0..TORN_LOOKS {
@@ -263,6 +278,19 @@ mod tests {
         assert!(heard.said().is_empty());
         assert!(map.remove(b"net/tun"));
         assert_eq!(heard.said(), ["Went tun in 2", "Went net/ in 1"]);
+    }
+
+    #[test]
+    fn an_owner_is_compared_with_what_the_kernel_has_and_has_not_told() {
+        let (mut map, heard) = served();
+        map.upsert(b"tty1", &node(1, 0o600)).unwrap();
+        let object = map.object(*map.names.get(&b"tty1"[..]).unwrap()).unwrap();
+        let (id, cell) = (object.id, object.place.cell);
+        map.table.set_attributes(cell, id, Attributes { mode: 0o620, ..Attributes::default() });
+        heard.said();
+        assert_eq!(map.now(b"tty1").unwrap().mode, 0o620);
+        map.upsert(b"tty1", &node(1, 0o600)).unwrap();
+        assert_eq!(heard.said(), ["tty1 600"], "the book said so already, the kernel did not");
     }
 
     #[test]

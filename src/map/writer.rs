@@ -190,7 +190,7 @@ impl MapWriter {
         let Some(old) = &object.node else { return Err(MapError::IsADirectory) };
         let id = object.id;
         let same_body = old.kind == node.kind && old.flags == node.flags;
-        let same_owner = (old.mode, old.uid, old.gid) == (node.mode, node.uid, node.gid);
+        let same_owner = self.owner_now(cell, id, old) == (node.mode, node.uid, node.gid);
         if same_body && same_owner {
             return Ok(Change::Unchanged);
         }
