@@ -90,7 +90,9 @@ fn run(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failure> {
     if let Command::Verify(args) = &cli.command {
         return verify::run(args, output);
     }
-    if let Command::Module(args) = &cli.command {
+    if let Command::Module(args) = &cli.command
+        && !args.is_for_the_daemon()
+    {
         return module::run(args, output);
     }
     if let Command::Shim(args) = &cli.command {
@@ -123,11 +125,8 @@ async fn ask_the_daemon(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failur
         Command::Compare => compare::run(&session, output).await,
         Command::Reload(args) => reload::run(&session, args, output).await,
         Command::LogLevel(args) => log_level::run(&session, args, output).await,
-        Command::Completions(_)
-        | Command::Man(_)
-        | Command::Module(_)
-        | Command::Shim(_)
-        | Command::Verify(_) => Ok(()),
+        Command::Module(args) => module::ask_the_daemon(&session, args, output).await,
+        Command::Completions(_) | Command::Man(_) | Command::Shim(_) | Command::Verify(_) => Ok(()),
     }
 }
 

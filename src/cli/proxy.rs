@@ -79,6 +79,8 @@ pub type Served = (String, String, u32, u32, bool);
 )]
 pub trait Modules {
     fn query(&self, devname: &str) -> zbus::Result<Vec<Served>>;
+    #[zbus(allow_interactive_auth)]
+    fn load(&self, module: &str, options: Options<'_>) -> zbus::Result<()>;
     /// As a device's, for a name that is there before its device.
     #[zbus(allow_interactive_auth)]
     fn explain(&self, devname: &str, attribute: &str) -> zbus::Result<Vec<Step>>;

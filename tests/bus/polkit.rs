@@ -217,6 +217,35 @@ fn polkit_is_told_which_module_is_to_be_loaded() {
     assert_eq!(*rig.loaded.lock().unwrap(), [(b"tun".to_vec(), false)]);
 }
 
+/// Where the build is may be closed to other users: they run a copy.
+#[test]
+fn who_is_not_root_loads_modules_through_the_daemon() {
+    let rig = Rig::new();
+    let polkit = Polkit::on(&rig.address);
+    let program = rig.folder.path().join("mapdevctl");
+    fs::copy(env!("CARGO_BIN_EXE_mapdevctl"), &program).unwrap();
+    let load = |name: &str| {
+        let id = format!("{OTHER}");
+        let user = ["--reuid", &id, "--regid", &id, "--clear-groups"];
+        let mut other = Program::new("setpriv");
+        other.args(user).arg(&program).args(["--bus", &rig.address, "module", "load", name]);
+        other.output().expect("setpriv is needed")
+    };
+    thread::scope(|scope| {
+        let call = scope.spawn(|| load("tun"));
+        assert_eq!(polkit.asked().action, "org.mapdev1.load-module");
+        polkit.say(Say::Yes);
+        let output = call.join().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && said.contains("loaded by the daemon"), "{output:?}");
+        let call = scope.spawn(|| load("loop"));
+        polkit.asked();
+        polkit.say(Say::No);
+        assert_eq!(call.join().unwrap().status.code(), Some(4));
+    });
+    assert_eq!(*rig.loaded.lock().unwrap(), [(b"tun".to_vec(), false)]);
+}
+
 /// The real polkitd in a mount namespace of its own, with our actions and one rule.
 fn polkitd(rig: &Rig, rule: &str) -> Ended {
     let folder = rig.folder.path();

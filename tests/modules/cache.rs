@@ -58,6 +58,7 @@ fn only_what_changed_is_read_again() {
     fs::write(folder.join("c.new"), module("y", 1)).unwrap();
     let new = fs::File::options().write(true).open(folder.join("c.new")).unwrap();
     new.set_modified(old).unwrap();
+    drop(new);
     fs::rename(folder.join("c.new"), folder.join("kernel/c.ko")).unwrap();
     opened(1, &["d", "x", "y"]);
     // the lists of the kernel's build are part of it
@@ -81,6 +82,7 @@ fn a_file_that_changed_just_now_is_not_believed_to_be_settled() {
     fs::write(folder.join("kernel/a.ko"), module("b", 1)).unwrap();
     let written = fs::File::options().write(true).open(folder.join("kernel/a.ko")).unwrap();
     written.set_modified(stamp).unwrap();
+    drop(written);
     assert_eq!(names(&open(root.path(), "6.1", &file).0), ["b"]);
 }
 

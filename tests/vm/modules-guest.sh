@@ -99,7 +99,7 @@ check "an unknown module is exit code 3" ends 3 "no module of $release" mapdevct
 check "another kernel's module is refused with advice" ends 1 "built for another kernel" mapdevctl module load macsec
 check "an unknown value of an option is refused" ends 1 "ifb.ko.*Invalid argument" mapdevctl module load ifb numifbs=x
 check "another user is refused" ends 4 "needs root" \
-    su nobody -s /bin/sh -c "mapdevctl module load ifb"
+    su nobody -s /bin/sh -c "mapdevctl module load ifb numifbs=1"
 check "a line of modprobe.d that is wrong is shown" ends 1 "test.conf:8:1: " mapdevctl module scan
 
 # --- packing that the kernel does not know, unloading, several at once

@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
+use rustix::process::geteuid;
 use serde_json::{Value, json};
 
 use super::World;
 use crate::cli::escape;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::output::Output;
+use crate::cli::proxy::Options;
+use crate::cli::session::Session;
 use crate::cli::values::utf8;
 use crate::modules::modprobe::{
     Action, Blacklist, Done, Loader, Outcome, Plan, Request, Step, Why,
@@ -35,6 +38,26 @@ pub(super) struct Args {
     ignore_install: bool,
 }
 
+impl Args {
+    /// What it can be asked for: the machine's modules, with the options of modprobe.d.
+    pub(super) fn is_for_the_daemon(&self, root: &Path) -> bool {
+        let plain = self.options.is_empty() && !self.ignore_install && root == Path::new("/");
+        plain && !self.dry_run && !geteuid().is_root()
+    }
+}
+
+/// Lets the daemon load it, if polkit allows that.
+pub(super) async fn ask(
+    session: &Session,
+    args: &Args,
+    output: &mut Output<'_>,
+) -> Result<(), Failure> {
+    let asked = session.modules().await?.load(&args.name, Options::new()).await;
+    asked.map_err(|error| Failure::of_call(error, Some("org.mapdev1.load-module")))?;
+    let name = args.name.as_bytes().to_vec();
+    super::tell([(name, "loaded by the daemon", None)].into_iter(), output)
+}
+
 pub(super) fn run(world: &World, args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
     let options = args.options.join(" ");
     let request = Request {
@@ -47,8 +70,9 @@ pub(super) fn run(world: &World, args: &Args, output: &mut Output<'_>) -> Result
     if args.dry_run {
         return show(&plan, output);
     }
-    if !rustix::process::geteuid().is_root() {
-        let what = "loading a module needs root; try it with sudo, or see --dry-run";
+    if !geteuid().is_root() {
+        let what = "loading with options of one's own, or from another tree, needs root: try it with \
+                    sudo, or see --dry-run";
         return Err(Failure::new(Exit::Refused, what));
     }
     let sysfs = Path::new("/sys");

@@ -22,6 +22,7 @@ use super::escape;
 use super::failure::{Exit, Failure};
 use super::nearest;
 use super::output::Output;
+use super::session::Session;
 use super::table::Table;
 use super::values::utf8;
 use crate::config::{Config as Settings, Mode};
@@ -68,7 +69,8 @@ enum What {
     /// Load a module, and what it needs before it
     ///
     /// Does what modprobe does: aliases, blacklists, options, soft dependencies and install commands
-    /// of modprobe.d and of the kernel's command line count.
+    /// of modprobe.d and of the kernel's command line count. Without root, the daemon is asked, and
+    /// polkit decides.
     Load(load::Args),
     /// Remove a module from the kernel, and what nobody else needs
     ///
@@ -84,6 +86,24 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
         What::Scan(what) => scan::run(args, what, output),
         What::Load(what) => load::run(&World::open(args)?, what, output),
         What::Unload(what) => unload::run(&World::open(args)?, what, output),
+    }
+}
+
+impl Args {
+    /// Loading is for root, or for whom polkit allows it.
+    pub(super) fn is_for_the_daemon(&self) -> bool {
+        matches!(&self.what, What::Load(load) if load.is_for_the_daemon(&self.root))
+    }
+}
+
+pub async fn ask_the_daemon(
+    session: &Session,
+    args: &Args,
+    output: &mut Output<'_>,
+) -> Result<(), Failure> {
+    match &args.what {
+        What::Load(what) => load::ask(session, what, output).await,
+        What::Lookup(_) | What::List(_) | What::Info(_) | What::Scan(_) | What::Unload(_) => Ok(()),
     }
 }
 
