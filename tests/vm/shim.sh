@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 only=${1:-}
-seconds=${VM_SECONDS:-400}
+seconds=${VM_SECONDS:-900}
 accel=${VM_ACCEL:-tcg,thread=multi}
 modules=(tun loop uinput zram nvme-fabrics)
 qemu_pid=''
