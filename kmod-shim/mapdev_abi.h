@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) OR MIT */
 /*
- * mapdev_abi.h - the bytes of the map of /dev, as daemon, readers and
+ * The bytes of the map of /dev, as daemon, readers and
  * kernel share them.
  *
  * This header is the definition; src/map/layout.rs mirrors it and
@@ -59,10 +59,9 @@
 #ifndef MAPDEV_ABI_H
 #define MAPDEV_ABI_H
 
-#ifdef __KERNEL__
+#include <linux/ioctl.h>
 #include <linux/types.h>
-#else
-#include <linux/types.h>
+#ifndef __KERNEL__
 #include <stddef.h>
 #endif
 
@@ -78,7 +77,7 @@
 
 #define MAPDEV_MAX_PROBE	128U	/* what the daemon keeps to */
 #define MAPDEV_PROBE_CAP	256U	/* what a reader accepts */
-#define MAPDEV_MAX_ENTRIES	(1U << 20)
+#define MAPDEV_MAX_ENTRIES	1048576U
 #define MAPDEV_NAME_MAX		255U
 #define MAPDEV_AUX_MAX		4095U
 #define MAPDEV_RETRIES		8U
@@ -191,5 +190,129 @@ struct mapdev_chain {
 	__u32 head;
 	__u32 reserved[3];
 };
+
+/*
+ * The control device, /dev/mapdev
+ * -------------------------------
+ * For CAP_SYS_ADMIN of the initial user namespace. Whoever published last is
+ * the publisher until it closes the device; the map is served on after that.
+ */
+
+/* publish.flags: what the kernel changed since is carried over by the kernel */
+#define MAPDEV_PUB_CARRY	0x1U
+
+/* publish.expect_chg: publish whatever the kernel changed */
+#define MAPDEV_CHG_ANY		0xffffffffffffffffULL
+
+/**
+ * struct mapdev_publish - the memory of a map
+ * @fd: a memory file of mode 0400 that belongs to root and is open for
+ *	writing, sealed against F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_SEAL only
+ * @flags: MAPDEV_PUB_*
+ * @len: its length
+ * @expect_chg: chg of the published map before its attributes were copied
+ */
+struct mapdev_publish {
+	__s32 fd;
+	__u32 flags;
+	__u64 len;
+	__u64 expect_chg;
+};
+
+/**
+ * struct mapdev_notify - a name that came or went, for inotify
+ * @parent: id of the directory
+ * @mask: MAPDEV_N_*
+ */
+struct mapdev_notify {
+	__u64 parent;
+	__u32 mask;
+	__u32 name_len;
+	__u8 name[MAPDEV_NAME_MAX + 1U];
+};
+
+/* notify.mask: as inotify(7) has them */
+#define MAPDEV_N_CREATE		0x00000100U
+#define MAPDEV_N_DELETE		0x00000200U
+#define MAPDEV_N_ISDIR		0x40000000U
+
+/**
+ * struct mapdev_stats - counts since the module was loaded
+ * @epoch: changes with each map that is published or withdrawn
+ * @gen, @chg, @len, @entries: of the published map, 0 without one
+ * @publisher: whether one has the device open
+ * @mounted: whether the file system is mounted somewhere
+ * @busy: looks that found an entry in the middle of a change
+ * @loads: modules asked for
+ * @timeouts: opens that gave up waiting for a number
+ * @overflows: how often events were dropped
+ * @collisions: names of the map that are hidden by userspace's
+ */
+struct mapdev_stats {
+	__u64 epoch;
+	__u64 gen;
+	__u64 chg;
+	__u64 len;
+	__u32 entries;
+	__u32 publisher;
+	__u32 mounted;
+	__u32 reserved;
+	__u64 lookups;
+	__u64 revalidations;
+	__u64 invalidations;
+	__u64 busy;
+	__u64 pending_opens;
+	__u64 loads;
+	__u64 timeouts;
+	__u64 publishes;
+	__u64 syncs;
+	__u64 notifies;
+	__u64 events;
+	__u64 overflows;
+	__u64 collisions;
+};
+
+/* event.what: one or more */
+#define MAPDEV_EV_MODE		0x1U
+#define MAPDEV_EV_UID		0x2U
+#define MAPDEV_EV_GID		0x4U
+/* events were dropped: compare everything; alone, the rest is 0 */
+#define MAPDEV_EV_OVERFLOW	0x80000000U
+
+/**
+ * struct mapdev_event - what read() gives: an attribute that was changed
+ * @id: the object
+ * @cell: its cell
+ * @chg: the count of this change
+ * @stamp: nanoseconds since 1970
+ * @mode: permission bits
+ * @pid, @by: process and user who changed it
+ */
+struct mapdev_event {
+	__u64 id;
+	__u64 chg;
+	__u64 stamp;
+	__u32 what;
+	__u32 mode;
+	__u32 uid;
+	__u32 gid;
+	__u32 pid;
+	__u32 by;
+	__u32 cell;
+	__u32 reserved;
+};
+
+#define MAPDEV_IOC_MAGIC	0xb7
+
+/* EAGAIN: chg is another by now; EBUSY: another publisher has the device */
+#define MAPDEV_PUBLISH		_IOW(MAPDEV_IOC_MAGIC, 1, struct mapdev_publish)
+#define MAPDEV_UNPUBLISH	_IO(MAPDEV_IOC_MAGIC, 2)
+#define MAPDEV_STATS		_IOR(MAPDEV_IOC_MAGIC, 3, struct mapdev_stats)
+/* waits until no reader holds what was replaced; wakes opens that wait */
+#define MAPDEV_SYNC		_IO(MAPDEV_IOC_MAGIC, 4)
+/* EEXIST: userspace made something of this name, which stays */
+#define MAPDEV_NOTIFY		_IOW(MAPDEV_IOC_MAGIC, 5, struct mapdev_notify)
+/* a descriptor of the published memory; ENODATA without any */
+#define MAPDEV_GETFD		_IO(MAPDEV_IOC_MAGIC, 6)
 
 #endif /* MAPDEV_ABI_H */

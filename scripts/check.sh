@@ -12,7 +12,7 @@ fi
 
 packages=(gcc libc6-dev git dbus-daemon dbus-bin systemd udev kmod polkitd pkexec acl procps iproute2
     util-linux shellcheck lintian dpkg-dev mandoc mmdebstrap libarchive-tools cpio qemu-system-x86
-    busybox-static binutils xz-utils file)
+    busybox-static binutils xz-utils file make gcc-12 sparse)
 export RUSTFLAGS='' RUSTDOCFLAGS='-D warnings' CARGO_TERM_COLOR=never
 logs=target/check
 started=$SECONDS
@@ -39,6 +39,8 @@ package() {
 vm() {
     tests/vm/run.sh target/debian/mapdev_*.deb
     tests/vm/modules.sh target/release/mapdevctl
+    tests/vm/shim.sh
+    SHIM_COSTS=1 tests/vm/shim.sh
     tests/vm/names.sh target/release
 }
 

@@ -54,6 +54,8 @@ pub struct Config {
     pub records: Option<PathBuf>,
     /// D-Bus address; `None` is the system bus, `none` no bus at all.
     pub bus: Option<String>,
+    /// The kernel module's control device; `None`: it is not used. In shadow mode it never is.
+    pub shim: Option<PathBuf>,
     /// Threads that decide and settle; 0: as many as processors, at least 2 and at most 16.
     pub workers: usize,
     /// Receive buffer of the kernel socket, in bytes; the kernel grants what it likes.
@@ -72,6 +74,7 @@ impl Default for Config {
             runtime: "/run/mapdev".into(),
             records: None,
             bus: None,
+            shim: Some("/dev/mapdev".into()),
             workers: 0,
             receive_buffer: 128 * 1024 * 1024,
             log_level: "info".into(),
@@ -134,13 +137,14 @@ impl Config {
         match key {
             "mode" => self.mode = Mode::from_word(&text()?)?,
             "bus" => self.bus = Some(text()?),
+            "shim" => self.shim = device(key, &text()?)?,
             "workers" => self.workers = number()?.min(1024),
             "receive-buffer" => self.receive_buffer = number()?,
             "log-level" => self.log_level = text()?,
             "runtime" => self.runtime = absolute(key, &text()?)?,
             "records" => self.records = Some(absolute(key, &text()?)?),
             _ => {
-                let known = "mode, bus, workers, receive-buffer, log-level, runtime, records";
+                let known = "mode, bus, shim, workers, receive-buffer, log-level, runtime, records";
                 return Err(format!("unknown key `{key}`; the keys are {known}"));
             }
         }
@@ -217,6 +221,11 @@ impl Value {
 fn absolute(key: &str, text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if path.is_absolute() { Ok(path) } else { Err(format!("`{key}` wants an absolute path")) }
+}
+
+/// `none`, or a device.
+fn device(key: &str, text: &str) -> Result<Option<PathBuf>, String> {
+    if text == "none" { Ok(None) } else { absolute(key, text).map(Some) }
 }
 
 /// The main file, then the drop-ins by name; a drop-in of a higher folder replaces its namesake.

@@ -2,9 +2,43 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
+use std::mem::offset_of;
 use std::process::Command;
 
+use mapdev::map::control::{self, Notify, Publish, ShimStats, event};
 use mapdev::map::layout::{self, attr, chain, entry, header};
+
+fn stats_of_rust(put: &mut impl FnMut(&str, u64)) {
+    macro_rules! fields {
+        ($($field:ident = $name:literal),* $(,)?) => {
+            [$(($name, offset_of!(ShimStats, $field))),*]
+        };
+    }
+    for (name, offset) in fields![
+        epoch = "stats.epoch",
+        gen_ = "stats.gen",
+        chg = "stats.chg",
+        len = "stats.len",
+        entries = "stats.entries",
+        publisher = "stats.publisher",
+        mounted = "stats.mounted",
+        lookups = "stats.lookups",
+        revalidations = "stats.revalidations",
+        invalidations = "stats.invalidations",
+        busy = "stats.busy",
+        pending_opens = "stats.pending_opens",
+        loads = "stats.loads",
+        timeouts = "stats.timeouts",
+        publishes = "stats.publishes",
+        syncs = "stats.syncs",
+        notifies = "stats.notifies",
+        events = "stats.events",
+        overflows = "stats.overflows",
+        collisions = "stats.collisions",
+    ] {
+        put(name, u64::try_from(offset).unwrap());
+    }
+}
 
 fn layout_of_rust() -> BTreeMap<String, u64> {
     let mut all = BTreeMap::new();
@@ -33,6 +67,21 @@ fn layout_of_rust() -> BTreeMap<String, u64> {
         ("MAPDEV_E_LIVE", layout::E_LIVE),
         ("MAPDEV_E_PENDING", layout::E_PENDING),
         ("MAPDEV_MINOR_BITS", layout::MINOR_BITS),
+        ("MAPDEV_PUB_CARRY", control::PUB_CARRY),
+        ("MAPDEV_N_CREATE", control::N_CREATE),
+        ("MAPDEV_N_DELETE", control::N_DELETE),
+        ("MAPDEV_N_ISDIR", control::N_ISDIR),
+        ("MAPDEV_EV_MODE", control::EV_MODE),
+        ("MAPDEV_EV_UID", control::EV_UID),
+        ("MAPDEV_EV_GID", control::EV_GID),
+        ("MAPDEV_EV_OVERFLOW", control::EV_OVERFLOW),
+        ("MAPDEV_IOC_MAGIC", control::IOC_MAGIC.into()),
+        ("MAPDEV_PUBLISH", control::PUBLISH),
+        ("MAPDEV_UNPUBLISH", control::UNPUBLISH),
+        ("MAPDEV_STATS", control::STATS),
+        ("MAPDEV_SYNC", control::SYNC),
+        ("MAPDEV_NOTIFY", control::NOTIFY),
+        ("MAPDEV_GETFD", control::GETFD),
     ] {
         put(name, value.into());
     }
@@ -40,6 +89,11 @@ fn layout_of_rust() -> BTreeMap<String, u64> {
     put("MAPDEV_ID_FREE", layout::ID_FREE);
     put("MAPDEV_ID_ROOT", layout::ID_ROOT);
     put("MAPDEV_GEN_REPLACED", layout::GEN_REPLACED);
+    put("MAPDEV_CHG_ANY", control::CHG_ANY);
+    put("sizeof.event", u64::try_from(event::SIZE).unwrap());
+    put("sizeof.publish", u64::try_from(size_of::<Publish>()).unwrap());
+    put("sizeof.notify", u64::try_from(size_of::<Notify>()).unwrap());
+    put("sizeof.stats", u64::try_from(size_of::<ShimStats>()).unwrap());
     for (name, offset) in [
         ("header.magic", header::MAGIC),
         ("header.version", header::VERSION),
@@ -86,9 +140,28 @@ fn layout_of_rust() -> BTreeMap<String, u64> {
         ("chain.entry", chain::ENTRY),
         ("chain.next", chain::NEXT),
         ("chain.head", chain::HEAD),
+        ("publish.fd", offset_of!(Publish, fd)),
+        ("publish.flags", offset_of!(Publish, flags)),
+        ("publish.len", offset_of!(Publish, len)),
+        ("publish.expect_chg", offset_of!(Publish, expect_chg)),
+        ("notify.parent", offset_of!(Notify, parent)),
+        ("notify.mask", offset_of!(Notify, mask)),
+        ("notify.name_len", offset_of!(Notify, name_len)),
+        ("notify.name", offset_of!(Notify, name)),
+        ("event.id", event::ID),
+        ("event.chg", event::CHG),
+        ("event.stamp", event::STAMP),
+        ("event.what", event::WHAT),
+        ("event.mode", event::MODE),
+        ("event.uid", event::UID),
+        ("event.gid", event::GID),
+        ("event.pid", event::PID),
+        ("event.by", event::BY),
+        ("event.cell", event::CELL),
     ] {
         put(name, u64::try_from(offset).unwrap());
     }
+    stats_of_rust(&mut put);
     all
 }
 
@@ -102,8 +175,8 @@ fn names_in_header(header: &str) -> Vec<String> {
             (["#define", name, _, ..], _) => names.push((*name).to_owned()),
             (["struct", name, "{"], _) => structure = name.strip_prefix("mapdev_"),
             (["};"], _) => structure = None,
-            ([kind, field], Some(structure)) if kind.starts_with("__u") => {
-                let field = field.trim_end_matches(';');
+            ([kind, field, ..], Some(structure)) if kind.starts_with("__") => {
+                let field = field.split(['[', ';']).next().unwrap();
                 if !field.starts_with("reserved") {
                     names.push(format!("{structure}.{field}"));
                 }
@@ -121,7 +194,7 @@ fn layout_of_c(root: &str, names: &[String]) -> BTreeMap<String, u64> {
             format!("  SAY(\"{name}\", offsetof(struct mapdev_{structure}, {field}));\n")
         }
     });
-    let sizes = ["header", "entry", "attr", "chain"];
+    let sizes = ["header", "entry", "attr", "chain", "publish", "notify", "stats", "event"];
     let sizes =
         sizes.map(|name| format!("  SAY(\"sizeof.{name}\", sizeof(struct mapdev_{name}));\n"));
     let program = format!(

@@ -180,8 +180,7 @@ pub(super) fn values(status: &Status, features: &[String]) -> Values {
         ("Generation", Variant::from(status.generation)),
         ("MapGeneration", Variant::from(status.map_generation)),
         ("MapEntries", Variant::from(status.map_entries)),
-        // no kernel module serves the map yet
-        ("ShimAttached", Variant::from(false)),
+        ("ShimAttached", Variant::from(status.shim_attached)),
         ("Devices", Variant::from(status.devices)),
         ("ModulesWithDevnames", Variant::from(status.modules_with_devnames)),
         ("QueueLength", Variant::from(status.queue_length)),

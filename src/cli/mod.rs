@@ -28,6 +28,7 @@ pub mod reload;
 pub mod reset;
 pub mod session;
 pub mod settle;
+pub mod shim;
 pub mod status;
 pub mod table;
 pub mod test;
@@ -98,6 +99,9 @@ fn run(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failure> {
     {
         return module::run(args, output);
     }
+    if let Command::Shim(args) = &cli.command {
+        return shim::run(args, output);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     runtime.block_on(ask_the_daemon(cli, output))
@@ -126,7 +130,11 @@ async fn ask_the_daemon(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failur
         Command::Reload(args) => reload::run(&session, args, output).await,
         Command::LogLevel(args) => log_level::run(&session, args, output).await,
         Command::Module(args) => module::ask_the_daemon(&session, args, output).await,
-        Command::Completions(_) | Command::Man(_) | Command::Test(_) | Command::Verify(_) => Ok(()),
+        Command::Completions(_)
+        | Command::Man(_)
+        | Command::Shim(_)
+        | Command::Test(_)
+        | Command::Verify(_) => Ok(()),
     }
 }
 
@@ -150,6 +158,7 @@ fn patience(command: &Command) -> Option<Duration> {
         | Command::Completions(_)
         | Command::Man(_)
         | Command::Test(_)
+        | Command::Shim(_)
         | Command::Verify(_) => None,
     }
 }

@@ -87,7 +87,9 @@ pub fn run(args: &Args) -> Result<(), Fatal> {
         let socket = open_socket(kept.socket, config.receive_buffer)
             .map_err(io("listen to the kernel's uevents"))?;
         dispatch::log_socket(&socket, config.receive_buffer);
-        let map = open_map(kept.map).map_err(io("make the map"))?;
+        // the kernel's is the one in force; the service manager may have the one before it
+        let kept = [kept_by_kernel(&config), kept.map];
+        let map = open_map(kept).map_err(io("make the map"))?;
         let modules = modules.await.map_err(|error| Fatal::Io("read the modules", error.into()))?;
         Daemon::start(config, args.present, log, Given { socket, map, modules }, started)?
             .run()
@@ -129,15 +131,23 @@ fn open_socket(
     }
 }
 
-/// The map of an earlier run if the service manager kept it whole, else a new one.
-fn open_map(kept: Option<std::os::fd::OwnedFd>) -> io::Result<MapWriter> {
-    if let Some(fd) = kept {
+/// The memory of an earlier run's map, if the kernel serves it still.
+fn kept_by_kernel(config: &Config) -> Option<std::os::fd::OwnedFd> {
+    let shim =
+        dispatch::shim(config).inspect_err(|error| warn!("the kernel's map: {error}")).ok()??;
+    let memory = shim.memory().inspect_err(|error| warn!("the kernel's map: {error}"));
+    memory.ok().flatten().inspect(|_| info!("the kernel has kept the map of the last run"))
+}
+
+/// The map of an earlier run if the service manager or the kernel kept it whole, else a new one.
+fn open_map(kept: [Option<std::os::fd::OwnedFd>; 2]) -> io::Result<MapWriter> {
+    for fd in kept.into_iter().flatten() {
         match MapWriter::adopt(fd) {
             Ok(map) => {
                 info!(generation = map.generation(), "goes on with the map of the last run");
                 return Ok(map);
             }
-            Err(error) => warn!("the kept map cannot be used: {error}; making a new one"),
+            Err(error) => warn!("a kept map cannot be used: {error}"),
         }
     }
     MapWriter::create(MAP_ENTRIES)

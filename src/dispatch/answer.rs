@@ -79,6 +79,7 @@ impl Dispatch {
             generation: self.book.generation,
             map_generation: self.publisher.map().generation(),
             map_entries: map.entries as u64,
+            shim_attached: self.publisher.is_served(),
             devices: self.table.len() as u64,
             queue_length: u32::try_from(self.queue.len()).unwrap_or(u32::MAX),
             queue_high_water: u32::try_from(self.queue.high_water()).unwrap_or(u32::MAX),

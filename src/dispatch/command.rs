@@ -30,6 +30,8 @@ pub struct Status {
     pub generation: u64,
     pub map_generation: u64,
     pub map_entries: u64,
+    /// The kernel module serves the map.
+    pub shim_attached: bool,
     pub devices: u64,
     /// Events that wait or run.
     pub queue_length: u32,

@@ -36,6 +36,7 @@ impl Dispatch {
                 problems.extend(self.publisher.publish(&known, old.as_deref(), &self.table));
                 problems.extend(self.teller.handled(&job.uevent, &known, usec()));
                 self.tell_awaiting(&known);
+                self.notice_module(&known);
             }
             Outcome::Removed => {
                 let old = self.forget(&id, &mut problems);

@@ -30,6 +30,15 @@ pub struct Known {
     pub record: Record,
     /// In shadow mode: where the machine's node differs from the decision.
     pub mismatches: Vec<Mismatch>,
+    /// Who changed owner or mode in the kernel since the last event.
+    pub by_kernel: Option<KernelHand>,
+}
+
+/// A process that changed a node, as the kernel module tells; nothing if it only knows that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelHand {
+    pub process: Option<u32>,
+    pub user: Option<u32>,
 }
 
 impl Known {
@@ -92,6 +101,9 @@ impl Known {
     /// Who decided the most recent of owner, group and mode: `kernel`, `rule`, `policy`, `runtime`.
     #[must_use]
     pub fn origin(&self) -> &'static str {
+        if self.by_kernel.is_some() {
+            return "kernel";
+        }
         let node = [Attribute::Owner, Attribute::Group, Attribute::Mode];
         let rank =
             |kind: &str| ["kernel", "rule", "policy", "runtime"].iter().position(|k| *k == kind);

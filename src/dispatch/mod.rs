@@ -9,6 +9,7 @@ pub mod command;
 mod decide;
 mod finish;
 mod hear;
+mod kernel;
 pub mod known;
 mod load;
 mod names;
@@ -39,6 +40,8 @@ use crate::queue::{Keys, Limits, Merge, Pushed, Queue};
 use crate::uevent::socket::KernelSocket;
 use crate::uevent::{Action, Origin, Uevent};
 use command::{COMMANDS_MAX, ChangeError, Command};
+use kernel::KernelEvents;
+pub use kernel::shim;
 use known::Known;
 use publish::Publisher;
 use sweep::Sweep;
@@ -96,6 +99,7 @@ pub struct Dispatch {
     done: mpsc::Receiver<Done>,
     table: Table,
     publisher: Publisher,
+    kernel: KernelEvents,
     teller: Teller,
     /// In shadow mode beside another manager: what that one has handled.
     rival: Option<Overhear>,
@@ -155,6 +159,7 @@ impl Dispatch {
             done,
             table: Table::default(),
             publisher: Publisher::new(&config, map),
+            kernel: None,
             teller: Teller::new(config.mode == Mode::Active, notices)?,
             rival: tell::rival(&config)?,
             compare_later: HashSet::new(),
@@ -186,6 +191,7 @@ impl Dispatch {
     /// When the socket fails for good.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
         let mut watchdog = tell::Watchdog::new();
+        self.attach_kernel();
         (self.keep_map)(self.publisher.map());
         // what a kept socket holds is older than what the walk will find
         self.hear_rest();
@@ -210,6 +216,7 @@ impl Dispatch {
                 event = sweep::next(&mut self.sweep), if hearing => self.swept(event),
                 () = sweep::doubted(self.doubt_until) => self.end_doubt(),
                 devpath = tell::overheard(&mut self.rival), if hearing => self.compare_at(&devpath?),
+                told = kernel::told(&mut self.kernel) => self.kernel_told(told),
                 _ = stop.changed(), if !stopping => {}
             }
             self.start_jobs();

@@ -194,7 +194,11 @@ impl Publisher {
     pub(super) fn sweep(&mut self, table: &Table) -> Vec<String> {
         let mut problems = Vec::new();
         self.fixed.walked = true;
-        let ours = |name: &[u8]| table.named(name).is_some() || self.claims.owner(name).is_some();
+        let ours = |name: &[u8]| {
+            table.named(name).is_some()
+                || self.claims.owner(name).is_some()
+                || self.is_by_number(name, table)
+        };
         let stale = self.map.entries().map(|(name, _)| name).filter(|name| !ours(name));
         let stale: Vec<Box<[u8]>> = stale.map(Into::into).collect();
         for name in stale {
@@ -225,7 +229,7 @@ impl Publisher {
 
     /// Makes what is missing, and gives what is there owner and mode as far as somebody decided them.
     fn settle_nodes(&mut self, names: &[Box<[u8]>], problems: &mut Vec<String>) {
-        let Some(dev) = self.dev.clone() else { return };
+        let Some(dev) = self.made_in().map(Path::to_owned) else { return };
         let mut missing = Vec::new();
         for name in names {
             let Some(found) = self.static_name(name) else { continue };
@@ -282,9 +286,9 @@ impl Publisher {
 
     /// Removes a node that we made.
     fn unmake(&mut self, name: &[u8], problems: &mut Vec<String>) {
-        let Some(dev) = &self.dev else { return };
+        let Some(dev) = self.made_in().map(Path::to_owned) else { return };
         let Some(number) = self.fixed.made.remove(name) else { return };
-        if let Err(error) = fixed::remove(dev, name, number) {
+        if let Err(error) = fixed::remove(&dev, name, number) {
             problems.push(format!("cannot remove /dev/{}: {error}", name.escape_ascii()));
         }
         if let Err(error) = self.fixed.keep_made() {

@@ -2,14 +2,17 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::known::Known;
 use super::names::{self, Fixed};
 use super::table::Table;
 use crate::config::{Config, Mode};
 use crate::device::DeviceId;
+use crate::map::kernel::Kernel;
 use crate::map::layout::E_LIVE;
+use crate::map::serve::KernelChange;
+use crate::map::shim::{self, Told};
 use crate::map::{Kind, MapWriter, Node, WriterStats};
 use crate::nodes::claims::{Claims, LinkChange};
 use crate::nodes::links;
@@ -47,7 +50,8 @@ impl Publisher {
         };
         let same_node = old.is_some_and(|old| old.devname() == Some(name));
         let origin = self.static_name(name).map_or(0, names::origin);
-        if let Err(error) = self.map.upsert(name, &map_node(known, devnum, origin)) {
+        let node = self.kept(name, known, map_node(known, devnum, origin));
+        if let Err(error) = self.map.upsert(name, &node) {
             problems.push(format!("map: `{}`: {error}", name.escape_ascii()));
         }
         if !same_node {
@@ -93,22 +97,32 @@ impl Publisher {
                 continue;
             }
             match target {
-                Some(target) => {
-                    let target = links::relative(&name, &target).into_boxed_slice();
-                    let node =
-                        Node { kind: Kind::Link { target }, mode: 0o777, uid: 0, gid: 0, flags: 0 };
-                    if let Err(error) = self.map.upsert(&name, &node) {
-                        problems.push(format!("map: link `{}`: {error}", name.escape_ascii()));
-                    }
-                }
+                Some(target) => self.map_link(&name, Some(&target), problems),
                 None => self.give_back(&name, problems),
             }
         }
     }
 
-    /// Makes or removes a link of `/dev`, in active mode.
-    fn link(&self, name: &[u8], target: Option<&[u8]>, problems: &mut Vec<String>) {
-        let Some(dev) = &self.dev else { return };
+    fn map_link(&mut self, name: &[u8], target: Option<&[u8]>, problems: &mut Vec<String>) {
+        let Some(target) = target else {
+            self.map.remove(name);
+            return;
+        };
+        let target = links::relative(name, target).into_boxed_slice();
+        let node = Node { kind: Kind::Link { target }, mode: 0o777, uid: 0, gid: 0, flags: 0 };
+        if let Err(error) = self.map.upsert(name, &node) {
+            problems.push(format!("map: link `{}`: {error}", name.escape_ascii()));
+        }
+    }
+
+    /// Makes or removes a link of `/dev`, in active mode. Where `/dev` is the map, it is one of it.
+    fn link(&mut self, name: &[u8], target: Option<&[u8]>, problems: &mut Vec<String>) {
+        let Some(dev) = self.made_in() else {
+            if self.dev.is_some() {
+                self.map_link(name, target, problems);
+            }
+            return;
+        };
         let made = match target {
             Some(target) => links::point(dev, name, target),
             None => links::remove(dev, name),
@@ -119,12 +133,66 @@ impl Publisher {
     }
 
     /// Removes links that a device left behind which is gone, unless another one owns them.
-    pub(super) fn drop_links(&self, names: &[Vec<u8>]) -> Vec<String> {
+    pub(super) fn drop_links(&mut self, names: &[Vec<u8>]) -> Vec<String> {
         let mut problems = Vec::new();
-        for name in names.iter().filter(|name| self.claims.owner(name).is_none()) {
-            self.link(name, None, &mut problems);
+        for name in names {
+            if self.claims.owner(name).is_none() {
+                self.link(name, None, &mut problems);
+            }
         }
         problems
+    }
+
+    /// What nobody decided stays as it is, where the kernel may know better than the worker's look.
+    fn kept(&self, name: &[u8], known: &Known, node: Node) -> Node {
+        let pending = |now: &Node| matches!(now.kind, Kind::Pending { .. });
+        let same = |now: &Node| self.is_served() && (now.kind == node.kind || pending(now));
+        let Some(now) = self.map.now(name).filter(same) else { return node };
+        let decision = &known.decision;
+        Node {
+            mode: if decision.mode.is_some() { node.mode } else { now.mode },
+            uid: if decision.owner.is_some() { node.uid } else { now.uid },
+            gid: if decision.group.is_some() { node.gid } else { now.gid },
+            ..node
+        }
+    }
+
+    pub(super) fn attach(&mut self, kernel: Box<dyn Kernel>) -> io::Result<()> {
+        self.map.attach(kernel)
+    }
+
+    pub(super) fn detach(&mut self) {
+        drop(self.map.detach_kernel());
+    }
+
+    pub(super) fn is_served(&self) -> bool {
+        self.map.is_served()
+    }
+
+    /// What is new of what the kernel tells.
+    pub(super) fn taken_in(&mut self, told: &Told) -> Vec<KernelChange> {
+        match told {
+            Told::Changed(change) => self.map.changed_by_kernel(change).into_iter().collect(),
+            Told::CompareAll => self.map.compare(),
+        }
+    }
+
+    /// The folder where nodes and links are made: none in shadow mode, and where `/dev` is the map.
+    pub(super) fn made_in(&self) -> Option<&Path> {
+        let dev = self.dev.as_deref()?;
+        (!self.map.is_served() || !shim::is_mounted_on(dev)).then_some(dev)
+    }
+
+    /// Whether this is the link by number of a node that is there: it leads up from its folder.
+    pub(super) fn is_by_number(&self, name: &[u8], table: &Table) -> bool {
+        let by_number = name.starts_with(b"char/") || name.starts_with(b"block/");
+        let Some(node) = self.map.get(name).filter(|_| by_number) else { return false };
+        match &node.kind {
+            Kind::Link { target } => {
+                target.strip_prefix(b"../").is_some_and(|name| table.named(name).is_some())
+            }
+            Kind::Char { .. } | Kind::Block { .. } | Kind::Pending { .. } => false,
+        }
     }
 
     pub(super) fn read_only_fd(&self) -> io::Result<(OwnedFd, u64)> {

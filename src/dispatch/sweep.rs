@@ -207,7 +207,7 @@ impl Dispatch {
     }
 
     /// Removes the links that an earlier run made for a device which this one never met.
-    fn drop_leftovers(&self, id: &DeviceId) -> Vec<String> {
+    fn drop_leftovers(&mut self, id: &DeviceId) -> Vec<String> {
         let mut links = self.records.read(id).unwrap_or_default().links;
         links.extend(id.devnum().map(links::by_number));
         self.publisher.drop_links(&links)

@@ -251,6 +251,7 @@ impl Hands {
             permissions,
             record,
             mismatches,
+            by_kernel: None,
         }))
     }
 

@@ -78,7 +78,8 @@ impl MapWriter {
             names: HashMap::new(),
             replaced: false,
             republished: 0,
-            sync: None,
+            adopted: true,
+            kernel: None,
         };
         map.enrol(Object::root());
         sound &= map.enrol_found(found);

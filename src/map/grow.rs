@@ -46,7 +46,7 @@ impl MapWriter {
         if !self.space.has_retired() {
             return false;
         }
-        let synced = self.sync.as_mut().is_none_or(|sync| sync().is_ok());
+        let synced = self.kernel.as_mut().is_none_or(|kernel| kernel.sync().is_ok());
         if synced {
             self.space.reclaim();
         }
@@ -72,6 +72,9 @@ impl MapWriter {
             let table = fresh_table(entries, strings)?;
             let mut texts = Strings::new(table.geometry.strings_len, std::iter::empty());
             let Some(moved) = self.copy_into(&table, &order, &mut texts) else { continue };
+            self.set_counters(&table);
+            // before anything of ours changes: if the kernel refuses, the old map stands
+            self.hand_over(&table)?;
             self.settle_into(table, texts, moved);
             return Ok(());
         }
@@ -108,6 +111,14 @@ impl MapWriter {
         Some(moved)
     }
 
+    fn set_counters(&self, table: &Table<Region>) {
+        let generation = match self.table.generation() {
+            GEN_REPLACED => 0,
+            generation => generation,
+        };
+        table.set_counters(generation + 1, self.table.attribute_changes(), self.last_id);
+    }
+
     fn settle_into(&mut self, table: Table<Region>, strings: Strings, moved: Vec<Moved>) {
         for (cell, bucket, name, aux) in moved {
             if let Some(object) = self.object_mut(cell) {
@@ -124,11 +135,6 @@ impl MapWriter {
             cells: Pool::new(entries, |n| self.object(n).is_some()),
             strings,
         };
-        let generation = match self.table.generation() {
-            GEN_REPLACED => 0,
-            generation => generation,
-        };
-        table.set_counters(generation + 1, self.table.attribute_changes(), self.last_id);
         let old = std::mem::replace(&mut self.table, table);
         old.mark_replaced();
         self.replaced = true;

@@ -5,13 +5,17 @@
 //! bytes, `protocol` and `publish` the order of loads and stores, and `region` is the memory.
 
 mod adopt;
+pub mod control;
 mod grow;
+pub mod kernel;
 pub mod layout;
 mod object;
 pub mod protocol;
 pub mod publish;
 pub mod reader;
 mod region;
+pub mod serve;
+pub mod shim;
 pub mod siphash;
 mod space;
 pub mod verify;

@@ -12,13 +12,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::grow::fresh_table;
+use super::kernel::{Kernel, NameChange};
 use super::layout::{ID_ROOT, MAX_ENTRIES, ROOT_CELL, ROOT_ENTRY};
 use super::object::{Object, base, now};
 use super::protocol::{Attributes, CellState, Table};
 use super::publish::{Before, Place};
 use super::region::Region;
 use super::space::{Pool, Short, Space, Strings, Text};
-use super::{Node, is_path};
+use super::{Kind, Node, is_path};
 
 /// Why a name cannot be in the map.
 #[derive(Debug)]
@@ -85,9 +86,6 @@ pub struct WriterStats {
     pub republished: u64,
 }
 
-/// Waits until no kernel reader holds what was replaced.
-pub type WaitForReaders = Box<dyn FnMut() -> io::Result<()> + Send>;
-
 /// The one writer of the map.
 pub struct MapWriter {
     pub(super) table: Table<Region>,
@@ -98,7 +96,10 @@ pub struct MapWriter {
     pub(super) last_id: u64,
     pub(super) replaced: bool,
     pub(super) republished: u64,
-    pub(super) sync: Option<WaitForReaders>,
+    /// Goes on with the objects of an earlier writer.
+    pub(super) adopted: bool,
+    /// Serves the map; without it the writer stands in for the kernel.
+    pub(super) kernel: Option<Box<dyn Kernel>>,
 }
 
 impl fmt::Debug for MapWriter {
@@ -136,13 +137,9 @@ impl MapWriter {
             last_id: ID_ROOT,
             replaced: false,
             republished: 0,
-            sync: None,
+            adopted: false,
+            kernel: None,
         })
-    }
-
-    /// Sets what waits for readers in the kernel; without it there are none.
-    pub fn set_sync(&mut self, sync: WaitForReaders) {
-        self.sync = Some(sync);
     }
 
     pub(super) fn object(&self, cell: u32) -> Option<&Object> {
@@ -193,18 +190,22 @@ impl MapWriter {
         let Some(old) = &object.node else { return Err(MapError::IsADirectory) };
         let id = object.id;
         let same_body = old.kind == node.kind && old.flags == node.flags;
-        let same_owner = (old.mode, old.uid, old.gid) == (node.mode, node.uid, node.gid);
+        let same_owner = self.owner_now(cell, id, old) == (node.mode, node.uid, node.gid);
         if same_body && same_owner {
             return Ok(Change::Unchanged);
         }
         if !same_body {
+            let numbered = matches!(old.kind, Kind::Pending { .. });
             self.with_room(|map| map.try_swap(cell, &node))?;
+            if numbered {
+                self.wake_opens();
+            }
         }
         // an unset cell leaves the word to the entry, which has just been written
         let set = self.table.attributes(cell, id) != CellState::Unset;
         if !same_owner && (same_body || set) {
             let (mode, uid, gid) = (node.mode, node.uid, node.gid);
-            self.table.set_attributes(cell, id, Attributes { mode, uid, gid, stamp: now() });
+            self.set_attributes(cell, id, Attributes { mode, uid, gid, stamp: now() })?;
         }
         if let Some(object) = self.object_mut(cell) {
             object.node = Some(node);
@@ -213,7 +214,9 @@ impl MapWriter {
     }
 
     fn add(&mut self, parent: u32, path: &[u8], node: Option<Node>) -> Result<u32, MapError> {
-        self.with_room(|map| map.try_add(parent, path, node.as_ref()))
+        let cell = self.with_room(|map| map.try_add(parent, path, node.as_ref()))?;
+        self.notify(parent, path, node.is_none(), NameChange::Came);
+        Ok(cell)
     }
 
     fn try_add(&mut self, parent: u32, path: &[u8], node: Option<&Node>) -> Result<u32, Short> {
@@ -328,6 +331,7 @@ impl MapWriter {
             sibling.before = object.before;
         }
         self.names.remove(&object.path);
+        self.notify(object.parent, &object.path, object.node.is_none(), NameChange::Went);
         self.space.entries.retire(object.place.entry);
         self.space.cells.retire(cell);
         self.space.strings.retire(object.name);

@@ -67,6 +67,10 @@ impl Node {
             Err(error) => return Err(failed("open", error)),
         };
         let stat = fs::fstat(&fd).map_err(|error| failed("stat", error))?;
+        // the kernel module's name for a device that has no number yet; no device has number 0
+        if stat.st_rdev == 0 {
+            return Ok(None);
+        }
         let kind = if devnum.block { FileType::BlockDevice } else { FileType::CharacterDevice };
         let number = fs::makedev(devnum.major, devnum.minor);
         if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_rdev != number {

@@ -115,6 +115,7 @@ pub(crate) fn known(devpath: &str, pairs: &[(&str, &[u8])]) -> Known {
     let mut decision = Decision::default();
     decision.set(Attribute::Mode, 0o600, Source::Kernel);
     Known {
+        by_kernel: None,
         id: DeviceId::of(&uevent),
         uevent: Arc::new(uevent),
         instance: 42,

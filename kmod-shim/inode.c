@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Inodes of the map's objects, and their mode, owner and ACL, which
+ * the kernel alone changes once the map is published.
+ */
+#include <linux/slab.h>
+
+#include "internal.h"
+
+/* inodes that are kept for their ACL; under mapdevfs_attr_lock */
+LIST_HEAD(mapdevfs_acl_inodes);
+
+/* the map's are even, userspace's are odd */
+static ino_t map_ino(u64 id)
+{
+	return (ino_t)id << 1;
+}
+
+/**
+ * mapdevfs_user_ino() - a number for an inode that userspace makes
+ *
+ * Return: one that no inode of the map has.
+ */
+ino_t mapdevfs_user_ino(void)
+{
+	static atomic_long_t last;
+
+	return (ino_t)atomic_long_inc_return(&last) << 1 | 1;
+}
+
+struct inode_key {
+	const struct mapdev_copy *copy;
+	char *link;
+};
+
+static bool same_link(const struct inode *inode, const struct mapdev_copy *copy)
+{
+	if (copy->expect)
+		return copy->expect == inode->i_link && copy->same_aux;
+	return copy->aux && !strcmp(inode->i_link, copy->aux);
+}
+
+/**
+ * mapdevfs_describes() - whether an inode is of the object that was copied
+ * @inode: the inode
+ * @copy: for a link with aux, or with the inode's link as expect
+ *
+ * A device that is replaced under the same name is another inode, so that
+ * watches on the old one end with it.
+ *
+ * Return: true if nothing but attributes can differ.
+ */
+bool mapdevfs_describes(const struct inode *inode,
+			const struct mapdev_copy *copy)
+{
+	const struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
+	umode_t type = copy->mode & S_IFMT;
+
+	if (mi->id != copy->id || (inode->i_mode & S_IFMT) != type)
+		return false;
+	switch (type) {
+	case S_IFCHR:
+	case S_IFBLK:
+		return inode->i_rdev == (dev_t)copy->rdev &&
+		       mi->pending == !!(copy->flags & MAPDEV_E_PENDING);
+	case S_IFLNK:
+		return same_link(inode, copy);
+	default:
+		return true;
+	}
+}
+
+static int key_matches(struct inode *inode, void *data)
+{
+	const struct inode_key *key = data;
+
+	return mapdevfs_describes(inode, key->copy);
+}
+
+/* all that key_matches() looks at: others may compare before we are done */
+static int key_take(struct inode *inode, void *data)
+{
+	struct inode_key *key = data;
+	struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
+
+	inode->i_ino = map_ino(key->copy->id);
+	inode->i_mode = key->copy->mode & (S_IFMT | S_IALLUGO);
+	inode->i_rdev = (dev_t)key->copy->rdev;
+	mi->id = key->copy->id;
+	mi->cell = key->copy->cell;
+	mi->pending = key->copy->flags & MAPDEV_E_PENDING;
+	if (key->link) {
+		inode->i_link = key->link;
+		key->link = NULL;
+	}
+	return 0;
+}
+
+static void set_attributes(struct inode *inode, const struct mapdev_copy *copy)
+{
+	inode->i_mode = (inode->i_mode & S_IFMT) | (copy->mode & S_IALLUGO);
+	inode->i_uid = make_kuid(&init_user_ns, copy->uid);
+	inode->i_gid = make_kgid(&init_user_ns, copy->gid);
+	/* all ones is nobody, and not to be written back */
+	if (!uid_valid(inode->i_uid))
+		inode->i_uid = GLOBAL_ROOT_UID;
+	if (!gid_valid(inode->i_gid))
+		inode->i_gid = GLOBAL_ROOT_GID;
+	mapdevfs_set_times(inode, ns_to_timespec64(copy->stamp));
+}
+
+/**
+ * mapdevfs_set_node() - make an inode a device node, fifo or socket
+ * @inode: with its mode
+ * @rdev: number of a device
+ */
+void mapdevfs_set_node(struct inode *inode, dev_t rdev)
+{
+	inode->i_op = &mapdevfs_node_iops;
+	init_special_inode(inode, inode->i_mode, rdev);
+}
+
+static void dress(struct inode *inode, const struct mapdev_copy *copy)
+{
+	struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
+
+	cache_no_acl(inode);
+	set_attributes(inode, copy);
+	switch (inode->i_mode & S_IFMT) {
+	case S_IFDIR:
+		/* 1: the number of directories in it is not known */
+		inode->i_op = &mapdevfs_dir_iops;
+		inode->i_fop = &mapdevfs_dir_fops;
+		break;
+	case S_IFLNK:
+		inode->i_op = &mapdevfs_link_iops;
+		inode->i_size = strlen(inode->i_link);
+		break;
+	default:
+		mapdevfs_set_node(inode, inode->i_rdev);
+		mi->number_fops = inode->i_fop;
+		if (mi->pending)
+			inode->i_fop = &mapdevfs_pending_fops;
+		else if (S_ISBLK(inode->i_mode) &&
+			 (copy->flags & MAPDEV_E_MODULE))
+			inode->i_fop = &mapdevfs_block_fops;
+	}
+}
+
+/**
+ * mapdevfs_iget() - the inode of an object of the map
+ * @sb: the file system
+ * @copy: what the map says of it, for a link with aux
+ *
+ * Return: the inode, or an error pointer.
+ */
+struct inode *mapdevfs_iget(struct super_block *sb,
+			    const struct mapdev_copy *copy)
+{
+	struct inode_key key = { .copy = copy };
+	struct inode *inode;
+
+	switch (copy->mode & S_IFMT) {
+	case S_IFDIR:
+	case S_IFCHR:
+	case S_IFBLK:
+		break;
+	case S_IFLNK:
+		/* the VFS takes an empty link for a broken file system */
+		if (!copy->aux || !copy->aux[0])
+			return ERR_PTR(-EIO);
+		key.link = kstrdup(copy->aux, GFP_KERNEL_ACCOUNT);
+		if (!key.link)
+			return ERR_PTR(-ENOMEM);
+		break;
+	default:
+		return ERR_PTR(-EIO);
+	}
+	inode = iget5_locked(sb, (unsigned long)copy->id, key_matches,
+			     key_take, &key);
+	kfree(key.link);
+	if (!inode)
+		return ERR_PTR(-ENOMEM);
+	if (mapdevfs_inode_is_new(inode)) {
+		dress(inode, copy);
+		unlock_new_inode(inode);
+	} else {
+		mapdevfs_refresh(inode, copy);
+	}
+	return inode;
+}
+
+/**
+ * mapdevfs_refresh() - take over attributes that the map has and the inode not
+ * @inode: the inode
+ * @copy: what was just read of its object
+ *
+ * The daemon's entry gave them, before anybody changed them.
+ */
+void mapdevfs_refresh(struct inode *inode, const struct mapdev_copy *copy)
+{
+	struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
+	const struct mapdevfs_map *map;
+	struct mapdev_copy now = {};
+
+	if ((inode->i_mode & S_IALLUGO) == (copy->mode & S_IALLUGO) &&
+	    from_kuid(&init_user_ns, inode->i_uid) == copy->uid &&
+	    from_kgid(&init_user_ns, inode->i_gid) == copy->gid)
+		return;
+	mutex_lock(&mapdevfs_attr_lock);
+	rcu_read_lock();
+	map = rcu_dereference(mapdevfs_map);
+	/* the copy may be older than a chmod */
+	if (map && !mapdev_by_id(&map->view, mi->id, mi->cell, &now))
+		set_attributes(inode, &now);
+	rcu_read_unlock();
+	mutex_unlock(&mapdevfs_attr_lock);
+}
+
+/* writes what the inode has into the map; under mapdevfs_attr_lock */
+static void store_attributes(struct inode *inode, u32 what)
+{
+	struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
+	struct mapdev_attr attr = {
+		.mode = inode->i_mode & S_IALLUGO,
+		.uid = from_kuid(&init_user_ns, inode->i_uid),
+		.gid = from_kgid(&init_user_ns, inode->i_gid),
+	};
+	const struct mapdevfs_map *map;
+	struct timespec64 ctime = mapdevfs_ctime(inode);
+
+	attr.stamp = timespec64_to_ns(&ctime);
+	rcu_read_lock();
+	map = rcu_dereference(mapdevfs_map);
+	if (map && !mapdev_set_attr(&map->view, mi->id, mi->cell, &attr))
+		mapdevfs_tell(mi->id, mi->cell, what, &attr);
+	rcu_read_unlock();
+}
+
+/* setattr_copy(), and the map is told; for an object of the map */
+static void change_object(struct mapdevfs_idmap *idmap, struct inode *inode,
+			  struct iattr *iattr)
+{
+	umode_t mode;
+	kuid_t uid;
+	kgid_t gid;
+	u32 what = 0;
+
+	mutex_lock(&mapdevfs_attr_lock);
+	mode = inode->i_mode;
+	uid = inode->i_uid;
+	gid = inode->i_gid;
+	setattr_copy(idmap, inode, iattr);
+	if (mode != inode->i_mode)
+		what |= MAPDEV_EV_MODE;
+	if (!uid_eq(uid, inode->i_uid))
+		what |= MAPDEV_EV_UID;
+	if (!gid_eq(gid, inode->i_gid))
+		what |= MAPDEV_EV_GID;
+	if (what)
+		store_attributes(inode, what);
+	mutex_unlock(&mapdevfs_attr_lock);
+}
+
+/**
+ * mapdevfs_setattr() - chmod, chown and what else changes an inode
+ * @idmap: of the mount
+ * @dentry: the name
+ * @iattr: what to change
+ *
+ * Return: 0 or an error.
+ */
+int mapdevfs_setattr(struct mapdevfs_idmap *idmap, struct dentry *dentry,
+		     struct iattr *iattr)
+{
+	struct inode *inode = d_inode(dentry);
+	int err;
+
+	err = setattr_prepare(idmap, dentry, iattr);
+	if (err)
+		return err;
+	if (S_ISREG(inode->i_mode) && (iattr->ia_valid & ATTR_SIZE))
+		truncate_setsize(inode, iattr->ia_size);
+	if (MAPDEVFS_I(inode)->id == MAPDEV_ID_FREE)
+		setattr_copy(idmap, inode, iattr);
+	else
+		change_object(idmap, inode, iattr);
+	if ((iattr->ia_valid & ATTR_MODE) && inode->i_op->set_acl)
+		err = mapdevfs_acl_chmod(idmap, dentry);
+	return err;
+}
+
+/* an ACL lives with its inode, which therefore must not go */
+static void hold_for_acl(struct inode *inode, bool hold)
+{
+	struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
+
+	if (mi->id == MAPDEV_ID_FREE || mi->acl_held == hold)
+		return;
+	mi->acl_held = hold;
+	if (hold) {
+		ihold(inode);
+		list_add(&mi->acl_list, &mapdevfs_acl_inodes);
+	} else {
+		list_del_init(&mi->acl_list);
+		/* not the last one: the caller came with a dentry */
+		iput(inode);
+	}
+}
+
+/**
+ * mapdevfs_change_acl() - set or remove an ACL
+ * @idmap: of the mount
+ * @inode: what it is for
+ * @acl: NULL to remove it
+ * @type: only ACL_TYPE_ACCESS
+ *
+ * Return: 0 or an error.
+ */
+int mapdevfs_change_acl(struct mapdevfs_idmap *idmap, struct inode *inode,
+			struct posix_acl *acl, int type)
+{
+	umode_t mode = inode->i_mode;
+	int err;
+
+	if (type != ACL_TYPE_ACCESS)
+		return -EOPNOTSUPP;
+	if (acl) {
+		err = posix_acl_update_mode(idmap, inode, &mode, &acl);
+		if (err)
+			return err;
+	}
+	mutex_lock(&mapdevfs_attr_lock);
+	mapdevfs_touch_ctime(inode);
+	if (mode != inode->i_mode) {
+		inode->i_mode = mode;
+		if (MAPDEVFS_I(inode)->id != MAPDEV_ID_FREE)
+			store_attributes(inode, MAPDEV_EV_MODE);
+	}
+	set_cached_acl(inode, type, acl);
+	hold_for_acl(inode, acl);
+	mutex_unlock(&mapdevfs_attr_lock);
+	return 0;
+}
+
+/**
+ * mapdevfs_drop_acls() - let go of inodes that were kept for their ACL
+ * @all: also those whose object still is in the map
+ */
+void mapdevfs_drop_acls(bool all)
+{
+	struct mapdevfs_inode *mi, *next;
+	const struct mapdevfs_map *map;
+	LIST_HEAD(gone);
+
+	mutex_lock(&mapdevfs_attr_lock);
+	rcu_read_lock();
+	map = rcu_dereference(mapdevfs_map);
+	list_for_each_entry_safe(mi, next, &mapdevfs_acl_inodes, acl_list) {
+		if (!all && map &&
+		    mapdev_owns_cell(&map->view, mi->id, mi->cell))
+			continue;
+		list_move(&mi->acl_list, &gone);
+	}
+	rcu_read_unlock();
+	list_for_each_entry_safe(mi, next, &gone, acl_list) {
+		list_del_init(&mi->acl_list);
+		mi->acl_held = false;
+		iput(&mi->vfs_inode);
+	}
+	mutex_unlock(&mapdevfs_attr_lock);
+}
+
+const struct inode_operations mapdevfs_node_iops = {
+	.setattr	= mapdevfs_setattr,
+	.listxattr	= generic_listxattr,
+	.set_acl	= mapdevfs_set_acl,
+};
+
+const struct inode_operations mapdevfs_link_iops = {
+	.get_link	= simple_get_link,
+	.setattr	= mapdevfs_setattr,
+};

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the files of mapdevfs know of each other.
+ *
+ * Locks, outermost first: a directory's i_rwsem (the VFS's), then
+ * mapdevfs_pin_lock, then mapdevfs_attr_lock. The map is read under RCU.
+ */
+#ifndef MAPDEVFS_INTERNAL_H
+#define MAPDEVFS_INTERNAL_H
+
+#include <linux/atomic.h>
+#include <linux/fs.h>
+#include <linux/mutex.h>
+#include <linux/rcupdate.h>
+#include <linux/sched.h>
+#include <linux/wait.h>
+
+#include "compat.h"
+#include "map.h"
+
+#define MAPDEVFS_MAGIC	0x6d617064	/* "mapd" */
+
+/**
+ * struct mapdevfs_map - the published map
+ * @view: the reader's
+ * @salt: makes generations of different maps differ
+ * @file: the daemon's memory, so that it can have it back
+ * @pages: held as long as the map
+ */
+struct mapdevfs_map {
+	struct mapdev_view view;
+	unsigned long salt;
+	struct file *file;
+	struct page **pages;
+	unsigned long n_pages;
+};
+
+/**
+ * struct mapdevfs_inode - an inode of the file system
+ * @id: the map's object, 0 for what userspace made
+ * @cell: the object's cell
+ * @pending: a name without a number yet
+ * @acl_held: on the list of inodes that are kept for their ACL
+ * @pins: of a directory: what userspace made in it
+ * @pin_bits: of a directory: a bit for each hash of a name in @pins
+ * @number_fops: the kernel's own operations of a device node
+ */
+struct mapdevfs_inode {
+	struct inode vfs_inode;
+	u64 id;
+	u32 cell;
+	bool pending;
+	bool acl_held;
+	struct list_head acl_list;
+	struct list_head pins;
+	unsigned long pin_bits;
+	const struct file_operations *number_fops;
+};
+
+/**
+ * struct mapdevfs_pin - a dentry of userspace's, held like those of ramfs
+ * @dentry: held; its d_fsdata points back here
+ * @dir: inode of the directory, held
+ * @in_dir: on the directory's list, in the order of @serial
+ * @all: on the file system's list
+ * @serial: position in a listing
+ * @adopted: a directory of the map that is held for what lies below it
+ * @warned: a collision with a name of the map was reported
+ */
+struct mapdevfs_pin {
+	struct dentry *dentry;
+	struct inode *dir;
+	struct list_head in_dir;
+	struct list_head all;
+	u64 serial;
+	bool adopted;
+	bool warned;
+	struct rcu_head rcu;
+};
+
+struct mapdevfs_counters {
+	atomic64_t lookups;
+	atomic64_t revalidations;
+	atomic64_t invalidations;
+	atomic64_t busy;
+	atomic64_t pending_opens;
+	atomic64_t loads;
+	atomic64_t timeouts;
+	atomic64_t publishes;
+	atomic64_t syncs;
+	atomic64_t notifies;
+	atomic64_t events;
+	atomic64_t overflows;
+	atomic64_t collisions;
+};
+
+static inline struct mapdevfs_inode *MAPDEVFS_I(const struct inode *inode)
+{
+	return container_of(inode, struct mapdevfs_inode, vfs_inode);
+}
+
+static inline bool mapdevfs_is_pinned(const struct dentry *dentry)
+{
+	return READ_ONCE(dentry->d_fsdata);
+}
+
+/* super.c */
+extern struct mapdevfs_map __rcu *mapdevfs_map;
+extern unsigned long mapdevfs_epoch;
+extern struct mutex mapdevfs_attr_lock;
+extern struct mapdevfs_counters mapdevfs_counters;
+struct super_block *mapdevfs_get_super(void);
+void mapdevfs_put_super(struct super_block *sb);
+
+/**
+ * mapdevfs_key() - what a dentry of the map is valid for
+ *
+ * Called under RCU, before the look at the map whose outcome it dates. Never
+ * 0, so that a dentry with d_time 0 is always looked up anew.
+ *
+ * Return: a number that changes with every change of names.
+ */
+static inline unsigned long mapdevfs_key(void)
+{
+	const struct mapdevfs_map *map = rcu_dereference(mapdevfs_map);
+	unsigned long key;
+
+	if (likely(map))
+		key = (unsigned long)mapdev_gen(&map->view) + map->salt;
+	else
+		key = READ_ONCE(mapdevfs_epoch);
+	return key << 1 | 1;
+}
+
+/* memory.c */
+struct mapdevfs_map *mapdevfs_map_make(int fd, u64 len);
+void mapdevfs_map_free(struct mapdevfs_map *map);
+
+/* inode.c */
+extern struct list_head mapdevfs_acl_inodes;
+struct inode *mapdevfs_iget(struct super_block *sb,
+			    const struct mapdev_copy *copy);
+bool mapdevfs_describes(const struct inode *inode,
+			const struct mapdev_copy *copy);
+void mapdevfs_refresh(struct inode *inode, const struct mapdev_copy *copy);
+int mapdevfs_setattr(struct mapdevfs_idmap *idmap, struct dentry *dentry,
+		     struct iattr *iattr);
+void mapdevfs_set_node(struct inode *inode, dev_t rdev);
+void mapdevfs_drop_acls(bool all);
+ino_t mapdevfs_user_ino(void);
+extern const struct inode_operations mapdevfs_node_iops;
+extern const struct inode_operations mapdevfs_link_iops;
+
+/* dir.c */
+extern const struct dentry_operations mapdevfs_dops;
+extern const struct inode_operations mapdevfs_dir_iops;
+extern const struct file_operations mapdevfs_dir_fops;
+int mapdevfs_look(u64 parent, const struct qstr *name,
+		  struct mapdev_copy *copy);
+int mapdevfs_resolve(struct dentry *dir, u64 *id, u32 *cell);
+struct dentry *mapdevfs_find_dir(struct super_block *sb, u64 id);
+int mapdevfs_notify(const struct mapdev_notify *what);
+
+/* user.c */
+extern struct mutex mapdevfs_pin_lock;
+int mapdevfs_create(struct mapdevfs_idmap *idmap, struct inode *dir,
+		    struct dentry *dentry, umode_t mode, bool excl);
+int mapdevfs_mknod(struct mapdevfs_idmap *idmap, struct inode *dir,
+		   struct dentry *dentry, umode_t mode, dev_t rdev);
+int mapdevfs_symlink(struct mapdevfs_idmap *idmap, struct inode *dir,
+		     struct dentry *dentry, const char *target);
+int mapdevfs_link(struct dentry *old, struct inode *dir,
+		  struct dentry *dentry);
+int mapdevfs_unlink(struct inode *dir, struct dentry *dentry);
+int mapdevfs_rmdir(struct inode *dir, struct dentry *dentry);
+int mapdevfs_rename(struct mapdevfs_idmap *idmap, struct inode *old_dir,
+		    struct dentry *old, struct inode *new_dir,
+		    struct dentry *new, unsigned int flags);
+bool mapdevfs_has_pin(struct dentry *dir, const struct qstr *name);
+int mapdevfs_next_pin(struct inode *dir, u64 *serial, char *name,
+		      struct inode **inode);
+struct dentry *mapdevfs_find_pinned_dir(u64 id);
+void mapdevfs_drop_pins(void);
+
+/* open.c */
+extern wait_queue_head_t mapdevfs_filled;
+extern const struct file_operations mapdevfs_pending_fops;
+extern const struct file_operations mapdevfs_block_fops;
+int mapdevfs_open_init(void);
+void mapdevfs_open_exit(void);
+
+/* ctl.c */
+int mapdevfs_ctl_init(void);
+void mapdevfs_ctl_exit(void);
+void mapdevfs_tell(u64 id, u32 cell, u32 what, const struct mapdev_attr *attr);
+
+#endif /* MAPDEVFS_INTERNAL_H */

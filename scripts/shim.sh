@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# shim.sh: builds the kernel module, and the module for its tests, for both of Debian's kernels, with
+# every warning an error. Uses sparse if it is installed, and $CHECKPATCH (checkpatch.pl of a kernel's
+# source, which no package of Debian has by itself) if it is set. Prints "SUITE RELEASE FOLDER" for each.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+sparse=()
+if command -v sparse >/dev/null; then sparse=(C=2); fi
+
+if [ -n "${CHECKPATCH:-}" ]; then
+    # only compat.h asks for the version
+    perl "$CHECKPATCH" --no-tree --strict --quiet -f kmod-shim/compat.h --ignore LINUX_VERSION_CODE >&2
+    find kmod-shim tests/vm/module -name '*.[ch]' ! -name compat.h -exec perl "$CHECKPATCH" --no-tree --strict --quiet -f {} + >&2
+fi
+
+# the headers name their common part by its installed place; -f names it by where it was unpacked
+build() {
+    local suite=$1 source=$2 folder=$3 headers common log
+    headers=("$suite"/usr/src/linux-headers-*-amd64)
+    common=("$suite"/usr/src/linux-headers-*-common)
+    mkdir -p "$folder"
+    # what has not changed is not built again
+    cp -u "$source"/*.[ch] "$source/Kbuild" "$folder/"
+    log=$folder/build.log
+    # the type information of Debian's vmlinux is no part of the headers
+    if ! make -s -C "${headers[0]}" -f "${common[0]}/Makefile" "M=$folder" W=1 "${sparse[@]}" \
+        CONFIG_DEBUG_INFO_BTF_MODULES= modules >"$log" 2>&1 || [ -s "$log" ]; then
+        cat "$log" >&2
+        # or the next run would not see the warnings
+        rm -f "$folder"/*.o "$folder"/*.ko
+        return 1
+    fi
+}
+
+while read -r suite; do
+    release=$(basename "$suite"/lib/modules/*)
+    folder=$PWD/target/shim/$release
+    build "$suite" kmod-shim "$folder/mapdevfs"
+    build "$suite" tests/vm/module "$folder/probe"
+    echo "$suite $release $folder"
+done < <(scripts/kernels.sh)

@@ -1,0 +1,117 @@
+//! Stage 6: where the kernel module is loaded, it serves the map, and what others change in it
+//! (a login that takes its terminal) is taken in.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tracing::{info, warn};
+
+use super::Dispatch;
+use super::command::Notice;
+use super::known::{KernelHand, Known};
+use crate::config::{Config, Mode};
+use crate::map::serve::KernelChange;
+use crate::map::shim::{Events, Shim, Told};
+use crate::nodes::Permissions;
+
+/// The control device's name; its uevent says that the module was loaded.
+const DEVNAME: &[u8] = b"mapdev";
+
+/// What the kernel tells, if it serves the map.
+pub(super) type KernelEvents = Option<AsyncFd<Events>>;
+
+/// The module's control device, where there is one and the mode allows it.
+///
+/// # Errors
+/// When it is there and cannot be opened.
+pub fn shim(config: &Config) -> io::Result<Option<Shim>> {
+    match &config.shim {
+        Some(device) if config.mode == Mode::Active => Shim::open(device),
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// The next changes; without the module, never.
+pub(super) async fn told(events: &mut KernelEvents) -> io::Result<Vec<Told>> {
+    match events {
+        Some(events) => events.async_io(Interest::READABLE, some).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn some(events: &Events) -> io::Result<Vec<Told>> {
+    match events.take() {
+        Ok(told) if told.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
+        taken => taken,
+    }
+}
+
+impl Dispatch {
+    /// Publishes the map to the kernel; without the module, or when it refuses, goes on without.
+    pub(super) fn attach_kernel(&mut self) {
+        if self.publisher.is_served() {
+            return;
+        }
+        match self.try_attach() {
+            Ok(Some(events)) => {
+                self.kernel = Some(events);
+                info!("the kernel serves the map");
+            }
+            Ok(None) => {}
+            Err(error) => warn!("the kernel does not serve the map: {error}"),
+        }
+    }
+
+    #[expect(deprecated, reason = "the successor is unsafe, for types whose number may change")]
+    fn try_attach(&mut self) -> io::Result<KernelEvents> {
+        let Some(shim) = shim(&self.config)? else { return Ok(None) };
+        let events = AsyncFd::with_interest(shim.events()?, Interest::READABLE)?;
+        self.publisher.attach(Box::new(shim))?;
+        Ok(Some(events))
+    }
+
+    /// The module may be loaded long after the daemon was started.
+    pub(super) fn notice_module(&mut self, known: &Known) {
+        if known.devname() == Some(DEVNAME) {
+            self.attach_kernel();
+        }
+    }
+
+    pub(super) fn kernel_told(&mut self, told: io::Result<Vec<Told>>) {
+        let told = match told {
+            Ok(told) => told,
+            Err(error) => {
+                warn!("the kernel tells no more of its changes: {error}; going on without it");
+                self.kernel = None;
+                self.publisher.detach();
+                return;
+            }
+        };
+        for told in told {
+            for change in self.publisher.taken_in(&told) {
+                self.changed_in_kernel(&change);
+            }
+        }
+    }
+
+    /// The device is told as changed; its next event decides it again.
+    fn changed_in_kernel(&mut self, change: &KernelChange) {
+        // our own chmod, which the worker's answer brings too, was found to be nothing new
+        let Some(known) = self.table.named(&change.path) else { return };
+        let (mode, uid, gid) = (change.node.mode, change.node.uid, change.node.gid);
+        let permissions = Permissions { uid, gid, mode };
+        let hand = match change.by {
+            // the worker settles nodes by chmod as everybody does
+            Some((process, _)) if process == std::process::id() => None,
+            Some((process, user)) => Some(KernelHand { process: Some(process), user: Some(user) }),
+            None => Some(KernelHand { process: None, user: None }),
+        };
+        let Some(hand) = hand else { return };
+        let changed = Known { permissions, by_kernel: Some(hand), ..Known::clone(known) };
+        let device = Arc::new(changed);
+        self.table.insert(device.clone());
+        self.teller.notify(Notice::Changed { device });
+    }
+}

@@ -1,0 +1,200 @@
+//! C6: mode and owner are changed by ordinary calls, and the kernel writes them into the map.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mapdev::map::shim::Told;
+use mapdev::map::{Change, Lookup, MapReader, Node};
+
+use super::world::{EPERM, World, char_device, null};
+
+fn read(world: &World, name: &str) -> (u32, u32, u32) {
+    let reader = MapReader::open(world.map.read_only_fd().unwrap()).unwrap();
+    let Lookup::Found(entry) = reader.lookup(name.as_bytes()) else { panic!("{name} is there") };
+    (entry.permissions(), entry.fields.uid, entry.fields.gid)
+}
+
+fn chmod(world: &World, name: &str, mode: u32) {
+    fs::set_permissions(world.path(name), fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn told(world: &mut World) -> Vec<String> {
+    let mut said = Vec::new();
+    for told in world.told() {
+        match told {
+            Told::CompareAll => said.push("all".to_owned()),
+            Told::Changed(change) => {
+                let Some(found) = world.map.changed_by_kernel(&change) else { continue };
+                let Node { mode, uid, gid, .. } = found.node;
+                assert_eq!(found.by, Some((std::process::id(), 0)));
+                said.push(format!("{} {mode:o} {uid}:{gid}", found.path.escape_ascii()));
+            }
+        }
+    }
+    said
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn c6_chmod_and_chown_are_written_into_the_map_by_the_kernel() {
+    let mut world = World::new();
+    world.put("tty1", &char_device(4, 1, 0o620));
+    world.put("null", &null());
+    let before = world.map.generation();
+    chown(world.path("tty1"), Some(1000), Some(5)).unwrap();
+    assert_eq!(read(&world, "tty1"), (0o620, 1000, 5));
+    chmod(&world, "tty1", 0o600);
+    assert_eq!(read(&world, "tty1"), (0o600, 1000, 5));
+    assert_eq!(world.mode("tty1"), (0o600, 1000, 5));
+    assert_eq!(world.map.generation(), before, "no name changed");
+    // two events, and the first is taken in with what the second brought
+    assert_eq!(told(&mut world), ["tty1 600 1000:5"]);
+    assert_eq!(read(&world, "null"), (0o666, 0, 0));
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn c6_what_the_daemon_changes_is_an_ordinary_chmod_too() {
+    let mut world = World::new();
+    world.put("tty1", &char_device(4, 1, 0o620));
+    let file = fs::File::open(world.path("")).unwrap();
+    assert_eq!(world.mode("tty1"), (0o620, 0, 0));
+    let node = Node { uid: 3, gid: 4, ..char_device(4, 1, 0o640) };
+    assert_eq!(world.map.upsert(b"tty1", &node).unwrap(), Change::Attributes);
+    assert_eq!(world.mode("tty1"), (0o640, 3, 4));
+    assert_eq!(read(&world, "tty1"), (0o640, 3, 4));
+    assert!(told(&mut world).is_empty(), "the daemon knows what it did");
+    drop(file);
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn c6_an_owner_stays_through_a_replaced_entry_and_a_replaced_map() {
+    let mut world = World::new();
+    world.put("tty1", &char_device(4, 1, 0o620));
+    chown(world.path("tty1"), Some(1000), Some(5)).unwrap();
+    for n in 0..500 {
+        world.put(&format!("other{n}"), &null());
+    }
+    assert!(world.map.stats().republished > 0, "the map grew");
+    assert_eq!(world.mode("tty1"), (0o620, 1000, 5));
+    chmod(&world, "tty1", 0o602);
+    assert_eq!(read(&world, "tty1"), (0o602, 1000, 5));
+    assert_eq!(told(&mut world).last().unwrap(), "tty1 602 1000:5");
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_chmod_that_races_with_growth_is_not_lost() {
+    let mut world = World::new();
+    for n in 0..8 {
+        world.put(&format!("tty{n}"), &char_device(4, n, 0o600));
+    }
+    let (root, stop) = (world.root.clone(), Arc::new(AtomicBool::new(false)));
+    let stopped = stop.clone();
+    let chowner = std::thread::spawn(move || {
+        let mut round = 0_u32;
+        while !stopped.load(Ordering::Relaxed) {
+            round += 1;
+            chown(root.join(format!("tty{}", round % 8)), Some(round), None).unwrap();
+        }
+        round
+    });
+    let mut n = 0;
+    while world.map.stats().republished < 8 {
+        world.put(&format!("other{n}"), &null());
+        n += 1;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let rounds = chowner.join().unwrap();
+    assert!(rounds > 100, "{rounds}");
+    for round in rounds - 7..=rounds {
+        let name = format!("tty{}", round % 8);
+        assert_eq!(world.mode(&name).1, round, "{name}");
+        assert_eq!(read(&world, &name).1, round, "{name} in the map");
+    }
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn events_that_are_dropped_mean_compare_everything() {
+    let mut world = World::new();
+    for n in 0..3000 {
+        world.put(&format!("tty{n}"), &char_device(4, n, 0o600));
+    }
+    for n in 0..3000 {
+        chown(world.path(&format!("tty{n}")), Some(n + 1), None).unwrap();
+    }
+    assert_eq!(world.told(), [Told::CompareAll]);
+    assert!(world.told().is_empty());
+    let found = world.map.compare();
+    assert_eq!(found.len(), 3000);
+    for change in found {
+        let n: u32 = std::str::from_utf8(&change.path[3..]).unwrap().parse().unwrap();
+        assert_eq!(change.node.uid, n + 1);
+    }
+}
+
+/// Reads a device as somebody else; the exit status of the shell.
+fn as_user(world: &World, name: &str) -> bool {
+    let script = format!(": < {}", world.path(name).display());
+    Command::new("/bin/sh").args(["-c", &script]).uid(1000).gid(1000).status().unwrap().success()
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn c6_permission_is_the_kernels_own_check_with_acls() {
+    let mut world = World::new();
+    world.put("null", &char_device(1, 3, 0o600));
+    fs::set_permissions(&world.root, fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(!as_user(&world, "null"));
+    // version 2; user::rw-, user:1000:rw-, group::---, mask::rw-, other::---
+    let acl: Vec<u8> = [2_u32.to_le_bytes().to_vec()]
+        .into_iter()
+        .chain([(1, 6, !0), (2, 6, 1000), (4, 0, !0), (16, 6, !0), (32, 0, !0)].map(
+            |(tag, perm, id): (u16, u16, u32)| {
+                [&tag.to_le_bytes()[..], &perm.to_le_bytes(), &id.to_le_bytes()].concat()
+            },
+        ))
+        .flatten()
+        .collect();
+    let flags = rustix::fs::XattrFlags::empty();
+    let name = "system.posix_acl_access";
+    rustix::fs::setxattr(world.path("null"), name, &acl, flags).unwrap();
+    assert!(as_user(&world, "null"));
+    assert_eq!(read(&world, "null").0, 0o660, "the mask is the group's bits");
+    // it stays when everything cached is thrown away, and when the map is replaced
+    fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+    for n in 0..500 {
+        world.put(&format!("other{n}"), &null());
+    }
+    assert!(as_user(&world, "null"));
+    assert!(world.map.remove(b"null"));
+    world.put("null", &char_device(1, 3, 0o600));
+    assert!(!as_user(&world, "null"), "another device inherits nothing");
+    assert_eq!(fs::metadata(world.path("null")).unwrap().mode() & 0o777, 0o600);
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn an_unprivileged_user_changes_nothing() {
+    let mut world = World::new();
+    world.put("null", &null());
+    let chmod = |program: &str, word: &str| {
+        let path = world.path("null");
+        let mut command = Command::new("/bin/busybox");
+        command.args([program, word]).arg(path).uid(1000).gid(1000);
+        command.stderr(std::process::Stdio::null()).status().unwrap().success()
+    };
+    assert!(!chmod("chmod", "777"));
+    assert!(!chmod("chown", "1000"));
+    assert_eq!(read(&world, "null"), (0o666, 0, 0));
+    let refused = Command::new("/bin/sh").args(["-c", ": < /dev/mapdev"]).uid(1000).status();
+    assert!(!refused.unwrap().success());
+    let error = fs::remove_file(world.path("null")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(EPERM), "root neither, a name of the map");
+}

@@ -1,0 +1,338 @@
+//! The real daemon publishes, in active mode, into the file system that it settles nodes in.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, chown};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mapdev::map::shim;
+use rustix::mount::{UnmountFlags, unmount};
+use serde_json::Value;
+
+use super::world::{absent, device};
+
+pub(crate) struct Daemon {
+    child: Child,
+    notify: UnixDatagram,
+}
+
+/// The mount that the daemon takes for /dev, and a bus to ask it on.
+pub(crate) struct Machine {
+    dev: PathBuf,
+    bus: Child,
+    address: String,
+    folder: tempfile::TempDir,
+}
+
+const BUS: &str = r#"<busconfig><type>system</type><auth>EXTERNAL</auth><policy context="default">
+<allow own="*"/><allow send_destination="*"/><allow eavesdrop="true"/></policy></busconfig>"#;
+
+/// Waits for what a device or the daemon does on its own; nothing tells of it.
+fn wait(what: &str, mut until: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !until() {
+        assert!(started.elapsed() < Duration::from_secs(30), "{what} did not come");
+        std::thread::yield_now();
+    }
+}
+
+impl Machine {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let dev = folder.path().join("dev");
+        fs::create_dir(&dev).unwrap();
+        shim::mount_at(&dev).unwrap();
+        let config = folder.path().join("bus.conf");
+        let address = format!("unix:path={}", folder.path().join("bus").display());
+        fs::write(&config, BUS.replace("<auth>", &format!("<listen>{address}</listen><auth>")))
+            .unwrap();
+        let bus = Command::new("/bin/dbus-daemon")
+            .args(["--nofork", "--nopidfile", "--config-file"])
+            .arg(&config)
+            .spawn()
+            .unwrap();
+        wait("the bus", || folder.path().join("bus").exists());
+        Self { dev, bus, address, folder }
+    }
+
+    pub(crate) fn start(&self) -> Daemon {
+        let path = self.folder.path().join("notify");
+        drop(fs::remove_file(&path));
+        let notify = UnixDatagram::bind(&path).unwrap();
+        notify.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let child = Command::new("/bin/mapdevd")
+            .args(["--mode", "active", "--bus", &self.address, "--receive-buffer", "1048576"])
+            .arg("--dev")
+            .arg(&self.dev)
+            .arg("--runtime")
+            .arg(self.folder.path().join("run"))
+            .env("NOTIFY_SOCKET", &path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let daemon = Daemon { child, notify };
+        daemon.wait_until_ready();
+        daemon
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dev.join(name)
+    }
+
+    /// A file of policy, for the daemon's next start or reload.
+    pub(crate) fn policy(&self, text: &str) {
+        let folder = self.folder.path().join("run/policy.d");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("50-test.toml"), text).unwrap();
+    }
+
+    pub(crate) fn ask(&self, words: &[&str]) -> Value {
+        let mut answer = Value::Null;
+        // a daemon that is ready may not have its name on the bus yet
+        wait("the daemon's answer", || {
+            let mut ask = Command::new("/bin/mapdevctl");
+            let asked = ask.args(["--bus", &self.address, "--json"]).args(words).output().unwrap();
+            answer = serde_json::from_slice(&asked.stdout).unwrap_or_default();
+            asked.status.success()
+        });
+        answer
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.bus.kill().unwrap();
+        self.bus.wait().unwrap();
+        unmount(&self.dev, UnmountFlags::DETACH).unwrap();
+        if !std::thread::panicking() {
+            device().withdraw().unwrap();
+        }
+    }
+}
+
+impl Daemon {
+    fn wait_until_ready(&self) {
+        let mut bytes = [0; 4096];
+        loop {
+            let len = self.notify.recv(&mut bytes).expect("the daemon becomes ready");
+            if String::from_utf8_lossy(&bytes[..len]).contains("READY=1") {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // one that a test has ended is no error
+        drop(self.child.kill());
+        self.child.wait().unwrap();
+    }
+}
+
+/// Every node below a folder with its number, by path.
+fn nodes(root: &Path, below: &Path, found: &mut Vec<(PathBuf, u64, bool)>) {
+    for entry in fs::read_dir(below).unwrap() {
+        let path = entry.unwrap().path();
+        let Ok(stat) = fs::symlink_metadata(&path) else { continue };
+        if stat.is_dir() {
+            nodes(root, &path, found);
+        } else if stat.file_type().is_char_device() || stat.file_type().is_block_device() {
+            let name = path.strip_prefix(root).unwrap().to_owned();
+            found.push((name, stat.rdev(), stat.file_type().is_block_device()));
+        }
+    }
+}
+
+/// Those with a device: names may be there before.
+fn sorted(root: &Path) -> Vec<(PathBuf, u64, bool)> {
+    let mut found = Vec::new();
+    nodes(root, root, &mut found);
+    found.retain(|(_, rdev, block)| {
+        let (major, minor) = (rustix::fs::major(*rdev), rustix::fs::minor(*rdev));
+        let kind = if *block { "block" } else { "char" };
+        Path::new(&format!("/sys/dev/{kind}/{major}:{minor}")).exists()
+    });
+    found.sort();
+    found
+}
+
+/// Whether a node has a number; its name may be there before and after.
+fn is_live(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|stat| stat.rdev() != 0)
+}
+
+fn module(verb: &str, name: &str) {
+    assert!(Command::new(format!("/sbin/{verb}")).arg(name).status().unwrap().success());
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn c1_the_daemons_own_map_is_what_devtmpfs_has() {
+    let machine = Machine::new();
+    let _daemon = machine.start();
+    let wanted = sorted(Path::new("/dev"));
+    assert!(wanted.len() > 50, "{}", wanted.len());
+    assert_eq!(sorted(&machine.dev), wanted);
+    let link = fs::read_link(machine.path("char/1:3")).unwrap();
+    assert_eq!(link.to_str().unwrap(), "../null");
+    assert_eq!(machine.ask(&["status"])["shim_attached"], true);
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn c2_a_name_comes_and_goes_with_its_device() {
+    let machine = Machine::new();
+    let _daemon = machine.start();
+    drop(Command::new("/sbin/rmmod").arg("mapdev_probe").stderr(Stdio::null()).status());
+    let path = machine.path("mapdev-probe");
+    for _ in 0..3 {
+        wait("its end", || !is_live(&path));
+        module("modprobe", "mapdev_probe");
+        wait("the node", || is_live(&path));
+        let number = fs::read_to_string("/sys/class/misc/mapdev-probe/dev").unwrap();
+        let stat = fs::metadata(&path).unwrap();
+        assert_eq!(number.trim(), format!("10:{}", rustix::fs::minor(stat.rdev())));
+        fs::File::open(&path).unwrap();
+        module("rmmod", "mapdev_probe");
+    }
+    wait("its end", || !is_live(&path));
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn c6_a_chown_is_told_by_the_daemon_as_the_kernels() {
+    let machine = Machine::new();
+    let _daemon = machine.start();
+    chown(machine.path("tty1"), Some(1000), Some(5)).unwrap();
+    let info = || machine.ask(&["info", "tty1"]);
+    wait("the change", || info()["owner"] == 1000);
+    let told = info();
+    assert_eq!((&told["group"], &told["origin"]), (&Value::from(5), &Value::from("kernel")));
+    // an event of the device decides it again; nobody decided its owner, which stays
+    fs::write("/sys/class/tty/tty1/uevent", "change").unwrap();
+    machine.ask(&["settle"]);
+    let stat = fs::metadata(machine.path("tty1")).unwrap();
+    assert_eq!((stat.uid(), stat.gid()), (1000, 5));
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_daemon_that_is_killed_comes_back_to_its_map() {
+    let machine = Machine::new();
+    let mut daemon = machine.start();
+    let all = sorted(&machine.dev);
+    chown(machine.path("tty1"), Some(77), None).unwrap();
+    let inode = fs::metadata(machine.path("tty1")).unwrap().ino();
+    let rounds: Option<u64> = std::env::var("SHIM_KILLS").ok().and_then(|text| text.parse().ok());
+    for round in 0..rounds.unwrap_or(5) {
+        // in the middle of a storm: each write makes the kernel send an event
+        for name in ["tty1", "tty2", "null", "zero"] {
+            let class = if name.starts_with("tty") { "tty" } else { "mem" };
+            fs::write(format!("/sys/class/{class}/{name}/uevent"), "change").unwrap();
+        }
+        let pause = Duration::from_micros(round * 3137 % 20_000);
+        let started = Instant::now();
+        while started.elapsed() < pause {
+            assert_eq!(fs::metadata(machine.path("null")).unwrap().rdev(), 1 << 8 | 3);
+        }
+        drop(daemon);
+        assert_eq!(sorted(&machine.dev), all, "served on without the daemon");
+        daemon = machine.start();
+        assert_eq!(sorted(&machine.dev), all);
+        let stat = fs::metadata(machine.path("tty1")).unwrap();
+        assert_eq!((stat.uid(), stat.ino()), (77, inode), "the same object, round {round}");
+    }
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn mapdevctl_tells_of_the_module_and_mounts_it() {
+    let machine = Machine::new();
+    let daemon = machine.start();
+    let run = |words: &[&str]| Command::new("/bin/mapdevctl").args(words).output().unwrap();
+    let text = |words: &[&str]| String::from_utf8(run(words).stdout).unwrap();
+    let told = text(&["shim", "status"]);
+    assert!(told.contains("map\tserved\n"), "{told}");
+    assert!(told.contains(&format!("mounted on\t{}\n", machine.dev.display())), "{told}");
+    drop(daemon);
+    assert!(text(&["shim", "status"]).contains("map\tserved; the daemon is gone\n"));
+    let place = machine.folder.path().join("place");
+    fs::create_dir(&place).unwrap();
+    let place = place.to_str().unwrap();
+    assert!(run(&["shim", "attach", place]).status.success());
+    assert!(fs::metadata(Path::new(place).join("null")).is_ok());
+    assert!(run(&["shim", "detach", place]).status.success());
+    absent(fs::metadata(Path::new(place).join("null")));
+    assert_eq!(run(&["shim", "detach", place]).status.code(), Some(1));
+    assert_eq!(run(&["shim", "attach", "/dev"]).status.code(), Some(4));
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn c5_what_was_before_the_daemon_is_replayed_with_owner_and_links() {
+    let machine = Machine::new();
+    let rule = "schema = 1\n[[rule]]\nid = \"probe\"\nmatch.devname = \"mapdev-probe\"\n\
+        set = { owner = \"user\", mode = \"0640\", symlink = { add = [\"probe/of/tests\"] } }\n";
+    machine.policy(rule);
+    module("modprobe", "mapdev_probe");
+    let _daemon = machine.start();
+    let stat = fs::metadata(machine.path("mapdev-probe")).unwrap();
+    assert_eq!((stat.uid(), stat.mode() & 0o777), (1000, 0o640));
+    let link = machine.path("probe/of/tests");
+    assert_eq!(fs::read_link(&link).unwrap().to_str().unwrap(), "../../mapdev-probe");
+    assert_eq!(fs::metadata(&link).unwrap().rdev(), stat.rdev());
+    module("rmmod", "mapdev_probe");
+    wait("its end", || !link.exists() && !machine.path("probe").exists());
+    module("modprobe", "mapdev_probe");
+    wait("the link", || link.exists());
+    module("rmmod", "mapdev_probe");
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn nothing_is_missed_in_a_storm_of_events() {
+    let machine = Machine::new();
+    drop(Command::new("/sbin/rmmod").arg("mapdev_probe").stderr(Stdio::null()).status());
+    let _daemon = machine.start();
+    let stop = Arc::new(AtomicBool::new(false));
+    let looks = Arc::new(AtomicU64::new(0));
+    let all = sorted(&machine.dev);
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let (all, root) = (all.clone(), machine.dev.clone());
+            let (stop, looks) = (stop.clone(), looks.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    for (name, rdev, _) in &all {
+                        let stat = fs::symlink_metadata(root.join(name)).unwrap();
+                        assert_eq!(stat.rdev(), *rdev, "{}", name.display());
+                        looks.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            })
+        })
+        .collect();
+    let (started, mut events) = (Instant::now(), 0);
+    while started.elapsed() < super::world::seconds() {
+        for n in 0..64 {
+            fs::write(format!("/sys/class/tty/tty{n}/uevent"), "change").unwrap();
+            events += 1;
+        }
+        module("modprobe", "mapdev_probe");
+        module("rmmod", "mapdev_probe");
+        chown(machine.path("tty1"), Some(events), None).unwrap();
+    }
+    machine.ask(&["settle"]);
+    stop.store(true, Ordering::Relaxed);
+    readers.into_iter().for_each(|reader| reader.join().unwrap());
+    println!("storm: {events} events, {} looks", looks.load(Ordering::Relaxed));
+    assert_eq!(fs::metadata(machine.path("tty1")).unwrap().uid(), events);
+    assert_eq!(machine.ask(&["info", "tty1"])["owner"], events);
+    assert_eq!(sorted(&machine.dev), all);
+}

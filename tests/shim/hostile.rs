@@ -1,0 +1,200 @@
+//! The kernel trusts nothing that it reads: a map that is torn to pieces costs wrong answers only.
+#![expect(clippy::print_stdout, reason = "seeds and counts belong into the log of a run")]
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use mapdev::map::layout::header;
+use memmap2::{MmapOptions, MmapRaw};
+
+use super::world::{World, char_device, device, link, null, seconds};
+
+/// xorshift; the seed is printed, so that a failure can be repeated.
+struct Dice(u64);
+
+impl Dice {
+    fn new(what: &str) -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let seed = u64::from(now.subsec_nanos()) | 1;
+        println!("{what}: seed {seed}");
+        Self(seed)
+    }
+
+    fn roll(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % below
+    }
+}
+
+const NONBLOCK_NOCTTY: i32 = 0o4400;
+
+/// Looks at everything in turn; results are of no interest, that they come is.
+fn use_it(root: &std::path::Path, stop: &AtomicBool, done: &AtomicU64, slowest: &AtomicU64) {
+    let mut dice = Dice::new("user");
+    while !stop.load(Ordering::Relaxed) {
+        let started = Instant::now();
+        let dir = format!("d{}", dice.roll(8));
+        let name = root.join(&dir).join(format!("n{}", dice.roll(64)));
+        match dice.roll(8) {
+            0..=2 => drop(fs::symlink_metadata(&name)),
+            3 => {
+                drop(File::options().read(true).custom_flags(NONBLOCK_NOCTTY).open(&name));
+                // it may have run modprobe for a module of any name
+                done.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            4 => {
+                // an endless listing would never come back
+                let listed = fs::read_dir(root.join(&dir)).map(|dir| dir.take(100_000).count());
+                assert!(listed.is_err() || listed.unwrap() < 100_000);
+            }
+            5 => drop(chown(&name, Some(1), None)),
+            6 => drop(fs::read_link(root.join(format!("l{}", dice.roll(8))))),
+            _ => drop(fs::metadata(root.join(format!("l{}/n1", dice.roll(8))))),
+        }
+        let taken = u64::try_from(started.elapsed().as_millis()).unwrap();
+        slowest.fetch_max(taken, Ordering::Relaxed);
+        done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The longest time for which this machine, itself emulated on a busy one, lets a thread stand.
+fn longest_stall(stop: &AtomicBool) -> u64 {
+    let mut longest = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let started = Instant::now();
+        std::thread::yield_now();
+        longest = longest.max(u64::try_from(started.elapsed().as_millis()).unwrap());
+    }
+    longest
+}
+
+/// Writes words into the map that lead astray: numbers of entries, offsets, bits, noise.
+fn corrupt(memory: &mut MmapRaw, dice: &mut Dice, copy: &[u8]) {
+    let words = u64::try_from(memory.len() / 4).unwrap();
+    let write = |at: u64, value: u32| {
+        let at = usize::try_from(at).unwrap() * 4;
+        #[expect(unsafe_code, reason = "the map's memory is shared with the kernel on purpose")]
+        // SAFETY: aligned, within the mapping, which lives as long as the borrow.
+        let word = unsafe { &*memory.as_mut_ptr().add(at).cast::<std::sync::atomic::AtomicU32>() };
+        word.store(value, Ordering::Relaxed);
+    };
+    let first = u64::try_from(header::GEN / 4).unwrap();
+    for _ in 0..dice.roll(32) {
+        let at = first + dice.roll(words - first);
+        let value = match dice.roll(5) {
+            0 => u32::MAX,
+            1 => 0,
+            2 => u32::try_from(dice.roll(1024)).unwrap(),
+            3 => 1 << dice.roll(32),
+            _ => u32::try_from(dice.roll(1 << 32)).unwrap(),
+        };
+        write(at, value);
+    }
+    write(first, u32::try_from(dice.roll(1 << 30)).unwrap());
+    if dice.roll(16) == 0 {
+        // sound again, so that much is cached to be wrong about
+        for (at, word) in copy.chunks_exact(4).enumerate().skip(header::GEN / 4 + 2) {
+            write(u64::try_from(at).unwrap(), u32::from_ne_bytes(word.try_into().unwrap()));
+        }
+    }
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_hostile_map_stops_nothing_and_nobody() {
+    let mut world = World::new();
+    for dir in 0..8 {
+        for n in 0..64 {
+            world.put(&format!("d{dir}/n{n}"), &char_device(1, 3, 0o666));
+        }
+        world.put(&format!("l{dir}"), &link(&format!("d{}", (dir + 1) % 8)));
+    }
+    fs::create_dir(world.path("d1/users")).unwrap();
+    let mut memory = MmapOptions::new().map_raw(&world.map.as_fd()).unwrap();
+    let mut copy = vec![0; memory.len()];
+    rustix::io::pread(world.map.read_only_fd().unwrap(), &mut copy, 0).unwrap();
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let (done, slowest) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let users: Vec<_> = (0..3)
+        .map(|_| {
+            let root = world.root.clone();
+            let (stop, done, slowest) = (stop.clone(), done.clone(), slowest.clone());
+            std::thread::spawn(move || use_it(&root, &stop, &done, &slowest))
+        })
+        .collect();
+    let pulse = {
+        let stop = stop.clone();
+        std::thread::spawn(move || longest_stall(&stop))
+    };
+    let (started, mut dice) = (Instant::now(), Dice::new("corrupter"));
+    while started.elapsed() < seconds() {
+        corrupt(&mut memory, &mut dice, &copy);
+    }
+    stop.store(true, Ordering::Relaxed);
+    users.into_iter().for_each(|user| user.join().unwrap());
+    let (done, slowest) = (done.load(Ordering::Relaxed), slowest.load(Ordering::Relaxed));
+    let stall = pulse.join().unwrap();
+    println!("hostile: {done} operations, the slowest {slowest} ms, stalls of {stall} ms");
+    println!("{:?}", device().stats());
+    assert!(done > 1000);
+    assert!(slowest < 1000 + 2 * stall, "the slowest took {slowest} ms, stalls {stall} ms");
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn no_result_is_torn_and_no_name_missed_while_the_map_is_written() {
+    let mut world = World::new();
+    for n in 0..64 {
+        world.put(&format!("s{n}"), &char_device(4, 64 + n, 0o600));
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let looks = Arc::new(AtomicU64::new(0));
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let (root, stop, looks) = (world.root.clone(), stop.clone(), looks.clone());
+            std::thread::spawn(move || {
+                use std::os::unix::fs::MetadataExt;
+                let mut dice = Dice::new("reader");
+                while !stop.load(Ordering::Relaxed) {
+                    let n = u32::try_from(dice.roll(64)).unwrap();
+                    let stat = fs::symlink_metadata(root.join(format!("s{n}"))).unwrap();
+                    // minor and owner are written together
+                    let minor = stat.rdev() & 0xff;
+                    assert!(minor == u64::from(64 + n) || minor == u64::from(128 + n), "{minor}");
+                    if dice.roll(64) == 0 {
+                        let seen = super::world::list(&root);
+                        assert!((0..64).all(|n| seen.contains(&format!("s{n}"))), "{seen:?}");
+                    }
+                    looks.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let (started, mut dice, mut writes) = (Instant::now(), Dice::new("writer"), 0_u64);
+    while started.elapsed() < seconds() {
+        let n = u32::try_from(dice.roll(64)).unwrap();
+        let minor = if dice.roll(2) == 0 { 64 + n } else { 128 + n };
+        world.put(&format!("s{n}"), &char_device(4, minor, 0o600));
+        let name = format!("come{}", dice.roll(300));
+        if dice.roll(2) == 0 {
+            world.put(&name, &null());
+        } else {
+            world.map.remove(name.as_bytes());
+        }
+        writes += 2;
+    }
+    stop.store(true, Ordering::Relaxed);
+    readers.into_iter().for_each(|reader| reader.join().unwrap());
+    let looks = looks.load(Ordering::Relaxed);
+    let republished = world.map.stats().republished;
+    println!("stress: {writes} writes, {republished} replacements, {looks} looks");
+    assert!(looks > 1000 && writes > 1000);
+}

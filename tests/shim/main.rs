@@ -1,0 +1,15 @@
+//! The kernel module with the daemon's own map writer, in a virtual machine: `tests/vm/shim.sh` builds
+//! and boots it. A test that shows a claim of the design has its number in front of its name.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod c1_names;
+mod c4_loads;
+mod c6_attributes;
+mod costs;
+mod daemon;
+mod hostile;
+mod names;
+mod publishing;
+mod userspace;
+mod watches;
+mod world;

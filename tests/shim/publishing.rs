@@ -1,0 +1,121 @@
+//! Who may publish what, and what stays when the publisher is gone.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+
+use mapdev::map::MapWriter;
+use mapdev::map::kernel::{Kernel, Published, Since};
+use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::io::Errno;
+
+use super::world::{World, char_device, device, errno, names, null};
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn the_map_is_served_on_when_its_daemon_is_gone_and_given_back() {
+    let mut world = World::new();
+    world.put("null", &null());
+    world.put("net/tun", &char_device(10, 200, 0o600));
+    assert!(world.map.detach_kernel().is_some());
+    world.events = None;
+    let old = std::mem::replace(&mut world.map, MapWriter::create(16).unwrap());
+    drop(old);
+    assert_eq!(world.list(""), names(&["null", "net"]));
+    std::os::unix::fs::chown(world.path("net/tun"), Some(77), None).unwrap();
+
+    let shim = device();
+    let memory = shim.memory().unwrap().expect("the kernel has kept it");
+    let mut map = MapWriter::adopt(memory).unwrap();
+    assert!(!map.take_replaced());
+    assert_eq!(map.get(b"net/tun").unwrap().uid, 77, "what happened meanwhile is known");
+    world.events = Some(shim.events().unwrap());
+    map.attach(Box::new(shim)).unwrap();
+    world.map = map;
+    world.put("zero", &char_device(1, 5, 0o666));
+    assert_eq!(world.list(""), names(&["null", "net", "zero"]));
+    assert_eq!(world.mode("net/tun").1, 77);
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn there_is_one_publisher_at_a_time() {
+    let world = World::new();
+    let mut second = device();
+    let memory = world.map.as_fd().try_clone_to_owned().unwrap();
+    let len = world.map.stats().bytes;
+    assert_eq!(errno(&second.publish(memory.as_fd(), len, Since::Lost).unwrap_err()), Errno::BUSY);
+    assert_eq!(errno(&second.withdraw().unwrap_err()), Errno::BUSY);
+    assert_eq!(errno(&second.memory().unwrap_err()), Errno::BUSY);
+    assert_eq!(errno(&second.events().unwrap().take().unwrap_err()), Errno::PERM);
+    assert_eq!(second.stats().unwrap().publisher, 1);
+    second.sync().unwrap();
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_publication_that_is_out_of_date_is_refused() {
+    let mut world = World::new();
+    world.put("null", &null());
+    let mut shim = world.map.detach_kernel().unwrap();
+    let before = world.map.attribute_changes();
+    std::os::unix::fs::chown(world.path("null"), Some(1), None).unwrap();
+    let memory = world.map.as_fd().try_clone_to_owned().unwrap();
+    let len = world.map.stats().bytes;
+    let mut publish =
+        |changes| shim.publish(memory.as_fd(), len, Since::Unchanged(changes)).unwrap();
+    assert_eq!(publish(before), Published::OutOfDate);
+    assert_eq!(publish(before + 1), Published::Done);
+}
+
+fn memory(mode: u32, seals: SealFlags, from: &World) -> OwnedFd {
+    let fd = memfd_create(c"other", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+    fchmod(&fd, Mode::from_raw_mode(mode)).unwrap();
+    let contents = from.map.read_only_fd().unwrap();
+    ftruncate(&fd, from.map.stats().bytes).unwrap();
+    let mut bytes = vec![0; usize::try_from(from.map.stats().bytes).unwrap()];
+    rustix::io::pread(&contents, &mut bytes, 0).unwrap();
+    rustix::io::pwrite(&fd, &bytes, 0).unwrap();
+    fcntl_add_seals(&fd, seals).unwrap();
+    fd
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn memory_that_others_could_write_is_refused() {
+    let mut world = World::new();
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    let len = world.map.stats().bytes;
+    let mut shim = world.map.detach_kernel().unwrap();
+    let mut publish = |fd: &OwnedFd, len| shim.publish(fd.as_fd(), len, Since::Lost);
+    let mut refused = |fd: OwnedFd, len, wanted| {
+        assert_eq!(errno(&publish(&fd, len).unwrap_err()), wanted);
+    };
+    refused(memory(0o600, seals, &world), len, Errno::ACCESS);
+    refused(memory(0o777, seals, &world), len, Errno::ACCESS);
+    refused(memory(0o400, SealFlags::SHRINK | SealFlags::GROW, &world), len, Errno::ACCESS);
+    refused(memory(0o400, seals | SealFlags::FUTURE_WRITE, &world), len, Errno::ACCESS);
+    refused(memory(0o400, seals, &world), len - 4096, Errno::INVAL);
+    refused(memory(0o400, seals, &world), len + 1, Errno::INVAL);
+    refused(world.map.read_only_fd().unwrap(), len, Errno::BADF);
+    let file = fs::File::options().read(true).write(true).open("/dev/zero").unwrap();
+    refused(file.into(), 4096, Errno::INVAL);
+    let given_away = memory(0o400, seals, &world);
+    rustix::fs::fchown(&given_away, Some(rustix::fs::Uid::from_raw(5)), None).unwrap();
+    refused(given_away, len, Errno::ACCESS);
+    let fine = memory(0o400, seals, &world);
+    shim.publish(fine.as_fd(), len, Since::Lost).unwrap();
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_hundred_thousand_names_work() {
+    let mut world = World::new();
+    for n in 0..100_000 {
+        world.put(&format!("d{}/n{n}", n % 100), &char_device(4, n, 0o600));
+    }
+    assert_eq!(world.list("").len(), 100);
+    assert_eq!(world.list("d7").len(), 1000);
+    assert_eq!(world.mode("d99/n99999"), (0o600, 0, 0));
+    let stats = device().stats().unwrap();
+    assert!(stats.entries >= 100_000 && stats.mounted == 1, "{stats:?}");
+}
