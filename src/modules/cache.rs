@@ -4,7 +4,7 @@
 //! its checksum finds what a crash left of it, and it is made anew then.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -60,6 +60,14 @@ pub fn write(db: &ModuleDb, file: &Path) -> io::Result<()> {
         drop(fs::remove_file(&new));
     }
     written
+}
+
+/// Whether the file holds this database, by length and checksum.
+#[must_use]
+pub fn holds(db: &ModuleDb, file: &Path) -> bool {
+    let mut head = [0; 16];
+    let read = File::open(file).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && db.store.bytes().starts_with(&head)
 }
 
 /// What a file holds; `None` if there is none.
