@@ -35,6 +35,7 @@ use crate::device::record::Records;
 use crate::device::{DeviceId, Sysfs};
 use crate::map::MapWriter;
 use crate::modules::ModuleDb;
+use crate::nodes::links;
 use crate::policy::grants::Grants;
 use crate::queue::{Keys, Limits, Merge, Pushed, Queue};
 use crate::uevent::socket::KernelSocket;
@@ -150,6 +151,11 @@ impl Dispatch {
         }
         let records = Records::open(&config.records_folder())?;
         records.tidy();
+        if config.mode == Mode::Active
+            && let Err(error) = links::tidy(&config.dev)
+        {
+            warn!("{}: {error}", config.dev.display());
+        }
         Ok(Self {
             sysfs: Sysfs::new(&config.sysfs),
             records,

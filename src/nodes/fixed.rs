@@ -14,7 +14,7 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 
 use super::Permissions;
-use super::links::is_safe;
+use super::links::{UNFINISHED, is_safe};
 use crate::uevent::Devnum;
 
 /// What there is at a name.
@@ -67,7 +67,7 @@ pub fn make(dev: &Path, name: &[u8], number: Devnum, shall: Permissions) -> io::
             Err(error) => Err(error.into()),
         }
     })?;
-    let new = [base, b".#new"].concat();
+    let new = [base, UNFINISHED.as_bytes()].concat();
     let (new, base) = (OsStr::from_bytes(&new), OsStr::from_bytes(base));
     // one that a killed daemon left
     let _ = fs::unlinkat(&folder, new, AtFlags::empty());

@@ -4,10 +4,35 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use crate::uevent::Devnum;
+
+/// How the name of a link or node ends that is not at its place yet.
+pub(super) const UNFINISHED: &str = ".#new";
+
+/// Removes what a run that was killed had not put at its place; the nodes of `dev` are looked at, and
+/// nothing that is mounted below.
+///
+/// # Errors
+/// When `dev` cannot be looked at.
+pub fn tidy(dev: &Path) -> io::Result<()> {
+    let here = fs::metadata(dev)?.dev();
+    let mut open = vec![dev.to_owned()];
+    while let Some(folder) = open.pop() {
+        // a folder may go while we look
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            if meta.is_dir() && meta.dev() == here {
+                open.push(entry.path());
+            } else if entry.file_name().as_bytes().ends_with(UNFINISHED.as_bytes()) {
+                drop(fs::remove_file(entry.path()));
+            }
+        }
+    }
+    Ok(())
+}
 
 /// The link that every node has beside its name: `char/10:200`, `block/8:1`.
 #[must_use]
@@ -57,7 +82,7 @@ pub fn point(dev: &Path, name: &[u8], target: &[u8]) -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     let mut temporary = link.clone().into_os_string();
-    temporary.push(".#new");
+    temporary.push(UNFINISHED);
     drop(fs::remove_file(&temporary));
     symlink(text, &temporary)?;
     fs::rename(&temporary, &link).inspect_err(|_| drop(fs::remove_file(&temporary)))
@@ -94,6 +119,21 @@ fn place(dev: &Path, name: &[u8]) -> io::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_run_left_is_removed() {
+        let dev = tempfile::tempdir().unwrap();
+        point(dev.path(), b"disk/by-id/x", b"sda").unwrap();
+        symlink("../sda", dev.path().join("disk/y.#new")).unwrap();
+        fs::write(dev.path().join("net.#new"), "").unwrap();
+        tidy(dev.path()).unwrap();
+        let names = |folder: &str| {
+            let entries = fs::read_dir(dev.path().join(folder)).unwrap().flatten();
+            entries.map(|entry| entry.file_name()).collect::<Vec<_>>()
+        };
+        assert_eq!((names(""), names("disk")), (vec!["disk".into()], vec!["by-id".into()]));
+        assert_eq!(names("disk/by-id"), ["x"]);
+    }
 
     #[test]
     fn links_are_relative() {
