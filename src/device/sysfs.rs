@@ -49,7 +49,9 @@ impl Sysfs {
     /// followed.
     #[must_use]
     pub fn attribute(&self, devpath: &[u8], name: &[u8]) -> Option<Box<[u8]>> {
-        let path = self.syspath(devpath).join(OsStr::from_bytes(name));
+        // a name from a rule is below the device, however it begins
+        let below = name.iter().position(|byte| *byte != b'/')?;
+        let path = self.syspath(devpath).join(OsStr::from_bytes(&name[below..]));
         // opening may block on a fifo, and a link is not to be followed
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match rustix::fs::open(&path, flags, Mode::empty()) {
@@ -158,6 +160,10 @@ mod tests {
         let sysfs = Sysfs::new(dir.path());
         assert_eq!(&*sysfs.attribute(b"/dev", b"model").unwrap(), b"\xff disk ");
         assert_eq!(sysfs.attribute(b"/dev", b"absent"), None);
+        // never the machine's own file of that name
+        assert_eq!(&*sysfs.attribute(b"/dev", b"//model").unwrap(), b"\xff disk ");
+        assert_eq!(sysfs.attribute(b"/dev", b"/etc/passwd"), None);
+        assert_eq!(sysfs.attribute(b"/dev", b"/"), None);
     }
 
     #[test]
