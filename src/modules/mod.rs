@@ -177,8 +177,7 @@ impl ModuleDb {
     /// The modules that serve a device number, be it declared alone or as part of a range.
     #[must_use]
     pub fn by_number(&self, number: Devnum) -> Vec<Module<'_>> {
-        let kind = if number.block { "block" } else { "char" };
-        self.by_modalias(format!("{kind}-major-{}-{}", number.major, number.minor).as_bytes())
+        self.by_modalias(number_alias(number).as_bytes())
     }
 
     /// Every declared name, sorted; a name that two modules declare comes twice.
@@ -245,6 +244,13 @@ impl ModuleDb {
             _ => None,
         }
     }
+}
+
+/// What the kernel asks for when a device of this number is opened that nobody serves.
+#[must_use]
+pub fn number_alias(number: Devnum) -> String {
+    let kind = if number.block { "block" } else { "char" };
+    format!("{kind}-major-{}-{}", number.major, number.minor)
 }
 
 /// The first index for which `before` is not true.

@@ -7,6 +7,8 @@
 
 mod depmod;
 mod modprobe;
+#[path = "../modules/random.rs"]
+mod random;
 mod resolve;
 
 use std::fs;

@@ -6,23 +6,12 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::random::Random;
 use super::{Kernel, kernels, text};
 
 /// For each kernel; more are taken evenly from what there is.
 const FROM_MODULES: usize = 4000;
 const FROM_HWDB: usize = 1500;
-
-/// Small, and the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % u64::try_from(limit).unwrap()).unwrap()
-    }
-}
 
 /// A string that a pattern stands for, or nearly so: its wildcards filled.
 fn filled(pattern: &str, random: &mut Random) -> String {

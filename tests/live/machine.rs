@@ -2,17 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use rustix::fs::{CWD, FileType, Gid, Mode, Uid};
 
 use crate::inject::{Injector, payload};
+use crate::namespaces;
 use crate::sysfs::{Device, FakeSysfs};
-
-const INSIDE: &str = "MAPDEV_TEST_INSIDE";
-
-/// How long a test may take, in seconds.
-const LIMIT: &str = "150";
 
 /// Makes `/run` and `/dev` private before the test runs.
 const PREPARE: &str = "
@@ -31,23 +26,10 @@ exec \"$0\" \"$@\"
 
 /// Runs the test again in namespaces where it disturbs nobody; there, with a machine of its own.
 pub(crate) fn private(module: &str, test: &str, body: impl FnOnce(Machine)) {
-    if std::env::var_os(INSIDE).is_some() {
+    if namespaces::inside() {
         return body(Machine::new());
     }
-    let root = rustix::process::geteuid().is_root();
-    assert!(root, "{test} wants root, for namespaces, device nodes and the kernel's uevents");
-    let name = module.split_once("::").map_or(test.to_owned(), |(_, m)| format!("{m}::{test}"));
-    let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", LIMIT, "unshare", "--net", "--mount", "--propagation"]);
-    command.args(["private", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    command.args(["sh", "-euc", PREPARE]).arg(std::env::current_exe().unwrap());
-    command.args(["--exact", &name, "--nocapture", "--test-threads=1"]);
-    let output = command.env(INSIDE, "1").output().expect("wanted timeout(1)");
-    let out = String::from_utf8_lossy(&output.stdout);
-    // what is printed here is shown when the test has failed
-    println!("{out}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{name} failed inside: {}", output.status);
-    assert!(out.contains("1 passed"), "{name} was not found inside");
+    namespaces::again(module, test, PREPARE);
 }
 
 /// Folders that a daemon works with; `sysfs` and `root` are the machine's.

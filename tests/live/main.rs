@@ -16,6 +16,8 @@ mod listen;
 mod machine;
 mod modules;
 mod names;
+#[path = "../namespaces/mod.rs"]
+mod namespaces;
 mod policy;
 mod random;
 mod rules;

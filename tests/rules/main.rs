@@ -10,6 +10,8 @@ mod damaged;
 mod dry_run;
 mod generate;
 mod installed;
+#[path = "../namespaces/mod.rs"]
+mod namespaces;
 mod peer;
 #[path = "../live/random.rs"]
 mod random;

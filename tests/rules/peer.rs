@@ -2,10 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-const INSIDE: &str = "MAPDEV_TEST_INSIDE";
-
-/// How long a test may take, in seconds.
-const LIMIT: &str = "150";
+use crate::namespaces;
 
 /// Makes `/run`, `/dev` and `/etc/udev/rules.d` private, and takes away what reaches beyond: modules
 /// of the kernel and interfaces of the network.
@@ -25,7 +22,7 @@ exec setpriv --bounding-set=-net_admin,-sys_module \"$0\" \"$@\"
 /// Without a systemd-udevd there is nobody to compare with: the test says so, and fails where
 /// `MAPDEV_REQUIRE_UDEV` is set.
 pub(crate) fn private(module: &str, test: &str, body: impl FnOnce()) {
-    if std::env::var_os(INSIDE).is_some() {
+    if namespaces::inside() {
         return body();
     }
     let version = Command::new("udevadm").arg("--version").output();
@@ -34,20 +31,7 @@ pub(crate) fn private(module: &str, test: &str, body: impl FnOnce()) {
         println!("skipped: there is no udevadm to compare with");
         return;
     }
-    let root = rustix::process::geteuid().is_root();
-    assert!(root, "{test} wants root, for namespaces and device nodes");
-    let name = module.split_once("::").map_or(test.to_owned(), |(_, m)| format!("{m}::{test}"));
-    let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", LIMIT, "unshare", "--net", "--mount", "--propagation"]);
-    command.args(["private", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    command.args(["sh", "-euc", PREPARE]).arg(std::env::current_exe().unwrap());
-    command.args(["--exact", &name, "--nocapture", "--test-threads=1"]);
-    let output = command.env(INSIDE, "1").output().expect("wanted timeout(1)");
-    let out = String::from_utf8_lossy(&output.stdout);
-    // what is printed here is shown when the test has failed
-    println!("{out}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{name} failed inside: {}", output.status);
-    assert!(out.contains("1 passed"), "{name} was not found inside");
+    namespaces::again(module, test, PREPARE);
 }
 
 /// A systemd-udevd that has read its rules and answers.

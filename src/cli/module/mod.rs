@@ -26,9 +26,10 @@ use super::session::Session;
 use super::table::Table;
 use super::values::utf8;
 use crate::config::{Config as Settings, Mode};
+use crate::device::DeviceId;
 use crate::modules::modprobe::{Config, Plan, PlanError, Request, State, plan};
 use crate::modules::scan::{self as reading, running_release};
-use crate::modules::{Module, ModuleDb, ScanProblem, cache};
+use crate::modules::{Module, ModuleDb, ScanProblem, cache, number_alias};
 use crate::uevent::Devnum;
 
 /// The time between two lines of progress: as often as an eye reads.
@@ -182,7 +183,7 @@ impl World {
     /// The alias by which the kernel asks for a node's module.
     fn alias_of_node(&self, name: &str) -> Option<String> {
         if let Some(number) = parse_devnum(name) {
-            return Some(alias_of_number(number));
+            return Some(number_alias(number));
         }
         let node = name.strip_prefix("/dev/").unwrap_or(name);
         if self.db.devname(node.as_bytes()).is_some() {
@@ -196,7 +197,7 @@ impl World {
         let block = kind == rustix::fs::FileType::BlockDevice;
         let is_node = block || kind == rustix::fs::FileType::CharacterDevice;
         let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-        is_node.then(|| alias_of_number(Devnum { block, major, minor }))
+        is_node.then(|| number_alias(Devnum { block, major, minor }))
     }
 
     fn not_found(&self, name: &str) -> Failure {
@@ -267,19 +268,7 @@ fn usual_cache(release: &str) -> Option<PathBuf> {
 }
 
 fn parse_devnum(text: &str) -> Option<Devnum> {
-    let (kind, numbers) = text.split_at_checked(1)?;
-    let (major, minor) = numbers.split_once(':')?;
-    let block = match kind {
-        "b" => true,
-        "c" => false,
-        _ => return None,
-    };
-    Some(Devnum { block, major: major.parse().ok()?, minor: minor.parse().ok()? })
-}
-
-fn alias_of_number(number: Devnum) -> String {
-    let kind = if number.block { "block" } else { "char" };
-    format!("{kind}-major-{}-{}", number.major, number.minor)
+    DeviceId::from_bytes(text.as_bytes())?.devnum()
 }
 
 /// `net/tun c10:200, vhost-net c10:238`
@@ -368,11 +357,11 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
-    use super::{alias_of_number, parse_devnum};
+    use super::{number_alias, parse_devnum};
 
     #[test]
     fn a_device_number_is_what_the_kernel_asks_for() {
-        let alias = |text| parse_devnum(text).map(alias_of_number);
+        let alias = |text| parse_devnum(text).map(number_alias);
         assert_eq!(alias("c10:200").unwrap(), "char-major-10-200");
         assert_eq!(alias("b7:0").unwrap(), "block-major-7-0");
         for text in ["", "c", "c10", "x1:2", "cpu:x", "c-1:2", "é1:2"] {

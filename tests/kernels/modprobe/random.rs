@@ -6,18 +6,13 @@ use mapdev::modules::modprobe::Config;
 
 use super::peer::{Question, each, ours, same, theirs};
 use crate::kernels;
+use crate::random::Random;
 
-/// Never the same twice in a row, and the same in every run.
-struct Dice(u64);
+struct Dice(Random);
 
 impl Dice {
     fn roll(&mut self, sides: usize) -> usize {
-        // xorshift64* (Marsaglia, Vigna)
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let high = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
-        usize::try_from(high).unwrap() % sides
+        self.0.below(sides)
     }
 
     fn one<'w>(&mut self, words: &[&'w str]) -> &'w str {
@@ -126,7 +121,7 @@ fn random_configurations_load_what_modprobe_loads() {
     for kernel in kernels() {
         let cases: Vec<u64> = (1..=count).collect();
         let compared = each(&cases, |case| {
-            let mut dice = Dice(case.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            let mut dice = Dice(Random(case.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
             let folder = tempfile::tempdir().unwrap();
             let mut text = String::new();
             for file in ["a.conf", "modules.conf", "zz.conf"].into_iter().take(1 + dice.roll(3)) {
