@@ -9,21 +9,8 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 exec >/dev/ttyS1 2>&1
 
-release=$(uname -r)
-count=0
-said=/tmp/said
-
-check() {
-    name=$1
-    shift
-    count=$((count + 1))
-    if "$@" >$said 2>&1; then
-        echo "ok $count - $release: $name"
-    else
-        echo "not ok $count - $release: $name"
-        sed 's/^/#   /' $said
-    fi
-}
+# shellcheck source=tests/vm/tap.sh
+. /tap.sh
 
 loads() { mapdevctl module load "$@"; }
 there() { grep -q "^$1 " /proc/modules || { echo "$1 is not in /proc/modules"; cat /proc/modules; return 1; }; }

@@ -11,22 +11,9 @@ mount -t devtmpfs dev /dev
 mount -t tmpfs -o mode=0755 run /run
 exec >/dev/ttyS1 2>&1
 
-release=$(uname -r)
+# shellcheck source=tests/vm/tap.sh
+. /tap.sh
 tree=/lib/modules/$release
-count=0
-said=/tmp/said
-
-check() {
-    name=$1
-    shift
-    count=$((count + 1))
-    if "$@" >$said 2>&1; then
-        echo "ok $count - $release: $name"
-    else
-        echo "not ok $count - $release: $name"
-        sed 's/^/#   /' $said
-    fi
-}
 
 # what the kernel runs when a node is opened whose driver is not loaded: modprobe -q -- ALIAS
 cat >/bin/autoload <<'EOF'
