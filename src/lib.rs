@@ -10,6 +10,9 @@ pub mod problem;
 // the patterns of rules, policy and modprobe.d
 pub mod glob;
 
+// values made safe for names, commands split into words
+pub mod clean;
+
 // 1 HEAR: bytes from the kernel become a `Uevent`
 pub mod uevent;
 
@@ -24,6 +27,9 @@ pub mod coldplug;
 
 // 3b: which module serves which name
 pub mod modules;
+
+// 3e: what rules use like a program and is built in
+pub mod builtin;
 
 // 4 DECIDE: owner, group, mode, links, and why
 pub mod rules;

@@ -12,6 +12,7 @@ use super::escape;
 use super::failure::{Exit, Failure};
 use super::output::{Output, Tone};
 use super::values;
+use crate::builtin::Pair;
 use crate::config::Config;
 use crate::device::record::Records;
 use crate::device::replay::replay;
@@ -21,7 +22,6 @@ use crate::rules::decision::{Attribute, Decision, Source};
 use crate::rules::event::Event;
 use crate::rules::machine::Machine;
 use crate::rules::names::Names;
-use crate::rules::world::Pair;
 use crate::rules::{self, Rules};
 use crate::uevent::{Action, action_name};
 

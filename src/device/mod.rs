@@ -8,9 +8,10 @@ pub mod record;
 pub mod replay;
 pub mod sysfs;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::uevent::{Action, Devnum, Uevent};
@@ -106,13 +107,15 @@ pub struct Device {
     id: DeviceId,
     /// What was read in this event; `None` where there is nothing to read.
     attributes: RefCell<HashMap<Box<[u8]>, Attribute>>,
+    /// Looked up when somebody asks; what is above a device does not change while it is handled.
+    parent: OnceCell<Option<Rc<Self>>>,
 }
 
 impl Device {
     #[must_use]
     pub fn new(sysfs: Sysfs, uevent: Arc<Uevent>) -> Self {
         let id = DeviceId::of(&uevent);
-        Self { sysfs, uevent, id, attributes: RefCell::default() }
+        Self { sysfs, uevent, id, attributes: RefCell::default(), parent: OnceCell::new() }
     }
 
     /// A device as sysfs has it, such as another one's parent; `None` if there is none.
@@ -124,7 +127,11 @@ impl Device {
 
     /// The device above this one: the next directory upwards that has a `uevent` file.
     #[must_use]
-    pub fn parent(&self) -> Option<Self> {
+    pub fn parent(&self) -> Option<&Rc<Self>> {
+        self.parent.get_or_init(|| self.find_parent().map(Rc::new)).as_ref()
+    }
+
+    fn find_parent(&self) -> Option<Self> {
         let mut path = self.uevent.devpath();
         while let Some(slash) = path.iter().rposition(|byte| *byte == b'/').filter(|at| *at > 0) {
             path = &path[..slash];

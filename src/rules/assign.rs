@@ -1,15 +1,16 @@
 //! Stage 4: what a rule assigns when all its comparisons held.
 #![forbid(unsafe_code)]
 
-use crate::rules::clean::{replace_in_interface, replace_unsafe};
+use crate::builtin::Builtin;
+use crate::clean::{is_blank, replace_in_interface, replace_unsafe};
 use crate::rules::decision::{Attribute, Run, Skipped, Write};
 use crate::rules::event::{Escape, Event};
 use crate::rules::matching::sysctl_path;
-use crate::rules::rule::{Builtin, Setting, Token, Wanted};
+use crate::rules::rule::{Setting, Token, Wanted};
 use crate::rules::settings::octal;
 use crate::rules::subst::{LINE_MAX, NAME_MAX, PATH_MAX};
 use crate::rules::template::Template;
-use crate::rules::token::{Operator, is_blank};
+use crate::rules::token::Operator;
 
 impl Event<'_> {
     pub(super) fn option(&mut self, setting: &Setting, token: &Token) {

@@ -3,7 +3,7 @@
 //! Every value carries its source, so that *explain* is a look-up and not a guess.
 #![forbid(unsafe_code)]
 
-use crate::rules::rule::Builtin;
+use crate::builtin::Builtin;
 pub use crate::rules::source::{Attribute, Place, Source};
 
 /// One assignment, in the order in which they were made; the last of an attribute wins.

@@ -6,12 +6,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::builtin::{Builtin, Pair};
 use crate::device::Device;
 use crate::device::record::Record;
 use crate::rules::decision::{Decision, Place, Source};
 use crate::rules::names::Names;
-use crate::rules::rule::{Builtin, RuleFile, Token};
-use crate::rules::world::{Pair, World};
+use crate::rules::rule::{RuleFile, Token};
+use crate::rules::world::World;
 use crate::uevent::Action;
 
 /// `OPTIONS="string_escape=…"`, for one rule.
@@ -53,9 +54,7 @@ pub struct Event<'a> {
     pub(super) old: Option<&'a Record>,
     pub(super) decision: Decision,
     /// The kernel's and the rules', in the order in which they came.
-    properties: Vec<Pair>,
-    /// The devices above, as far as somebody looked; the last is `None` where there are no more.
-    parents: Vec<Option<Rc<Device>>>,
+    pub(super) properties: Vec<Pair>,
     pub(super) found: Found,
     /// What the last PROGRAM said.
     pub(super) result: Vec<u8>,
@@ -94,7 +93,6 @@ impl<'a> Event<'a> {
             old,
             decision,
             properties,
-            parents: Vec::new(),
             found: Found::Nowhere,
             result: Vec::new(),
             escape: Escape::Unset,
@@ -211,21 +209,14 @@ impl<'a> Event<'a> {
         Source::Rule(Place { file, line: token.line, column: token.column })
     }
 
-    /// The device or one above it; 0 is the device itself and gives `None` as well.
-    pub(super) fn above(&mut self, steps: usize) -> Option<Rc<Device>> {
-        while self.parents.len() < steps {
-            let next = match self.parents.last() {
-                None => self.device.parent(),
-                Some(Some(device)) => device.parent(),
-                Some(None) => return None,
-            };
-            self.parents.push(next.map(Rc::new));
-        }
-        self.parents.get(steps.checked_sub(1)?)?.clone()
+    /// The device that is so many steps above; 0 is the device itself and gives `None` as well.
+    pub(super) fn above(&self, steps: usize) -> Option<&'a Device> {
+        let up = std::iter::successors(Some(self.device), |device| device.parent().map(Rc::as_ref));
+        up.skip(1).nth(steps.checked_sub(1)?)
     }
 
     /// The device above that a search found, if that is not the event's own.
-    pub(super) fn found_above(&mut self) -> Option<Rc<Device>> {
+    pub(super) fn found_above(&self) -> Option<&'a Device> {
         match self.found {
             Found::Nowhere => None,
             Found::At(steps) => self.above(steps),

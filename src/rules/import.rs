@@ -3,16 +3,15 @@
 
 use std::io::ErrorKind;
 
-use crate::rules::clean::{OF_INPUT, replace_unsafe, trim_end, words};
+use crate::builtin::{Builtin, Call, Pair, Ran};
+use crate::clean::{OF_INPUT, is_blank, replace_unsafe, trim_end, words};
 use crate::rules::decision::Skipped;
 use crate::rules::eval::Failed;
 use crate::rules::event::Event;
 use crate::rules::glob::fnmatch;
-use crate::rules::rule::{Builtin, Import, Token};
+use crate::rules::rule::{Import, Token};
 use crate::rules::subst::{LINE_MAX, PATH_MAX};
 use crate::rules::template::Template;
-use crate::rules::token::is_blank;
-use crate::rules::world::{Pair, Ran};
 use crate::uevent::Action;
 
 impl Event<'_> {
@@ -139,7 +138,9 @@ impl Event<'_> {
             return Some(*worked);
         }
         let command = self.fill(command, LINE_MAX)?;
-        let worked = match self.world.builtin(builtin, &words(&command), &self.environment()) {
+        let words = words(&command);
+        let call = Call { device: self.device, properties: &self.properties, words: &words };
+        let worked = match self.world.builtin(builtin, &call) {
             Ran::Done(pairs) => {
                 for (key, value) in pairs {
                     self.set(&key, Some(value), token);

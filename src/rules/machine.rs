@@ -7,11 +7,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use crate::builtin::{Builtin, Call, Kit, Pair, Ran};
 use crate::device::DeviceId;
 use crate::device::record::{Record, Records};
 use crate::rules::constants::{architecture, command_line, virtualization};
-use crate::rules::rule::{Builtin, Constant};
-use crate::rules::world::{Pair, Ran, World};
+use crate::rules::rule::Constant;
+use crate::rules::world::World;
 
 /// No file of properties is that large; what is beyond is not read.
 const FILE_LIMIT: u64 = 1 << 20;
@@ -20,6 +21,7 @@ const FILE_LIMIT: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Machine {
     records: Records,
+    kit: Kit,
     command_line: Vec<u8>,
     virtualization: &'static str,
 }
@@ -28,7 +30,8 @@ impl Machine {
     /// `records` is where other devices' records are looked up.
     #[must_use]
     pub fn new(records: Records) -> Self {
-        Self { records, command_line: command_line(), virtualization: virtualization() }
+        let kit = Kit::default();
+        Self { records, kit, command_line: command_line(), virtualization: virtualization() }
     }
 }
 
@@ -41,8 +44,8 @@ impl World for Machine {
         Ran::Skipped
     }
 
-    fn builtin(&self, _: Builtin, _: &[Vec<u8>], _: &[Pair]) -> Ran<Vec<Pair>> {
-        Ran::Skipped
+    fn builtin(&self, builtin: Builtin, call: &Call<'_>) -> Ran<Vec<Pair>> {
+        self.kit.run(builtin, call)
     }
 
     fn file(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {

@@ -2,10 +2,9 @@
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
-use std::rc::Rc;
 
+use crate::clean::trim_end;
 use crate::device::Device;
-use crate::rules::clean::trim_end;
 use crate::rules::eval::Failed;
 use crate::rules::event::{Event, Found};
 use crate::rules::rule::{AttributeName, Matcher, ParentSubject, Rule, Subject, Token, What};
@@ -89,7 +88,7 @@ impl Event<'_> {
             self.found = Found::At(steps);
             let holds = rule.tokens.iter().all(|token| {
                 let What::Parent(subject, matcher) = &token.what else { return true };
-                self.fits(subject, matcher, above.as_ref())
+                self.fits(subject, matcher, above)
             });
             if holds {
                 return true;
@@ -99,19 +98,14 @@ impl Event<'_> {
         false
     }
 
-    fn fits(
-        &mut self,
-        subject: &ParentSubject,
-        matcher: &Matcher,
-        above: Option<&Rc<Device>>,
-    ) -> bool {
-        let device = above.map_or(self.device, Rc::as_ref);
+    fn fits(&mut self, subject: &ParentSubject, matcher: &Matcher, above: Option<&Device>) -> bool {
+        let device = above.unwrap_or(self.device);
         match subject {
             ParentSubject::Kernel => matcher.holds(&device.sysname()),
             ParentSubject::Subsystem => matcher.holds(device.subsystem()),
             ParentSubject::Driver => matcher.holds(&device.driver().unwrap_or_default()),
             ParentSubject::Attr(name) => {
-                let value = self.attribute(name, above.map(Rc::as_ref));
+                let value = self.attribute(name, above);
                 value.is_some_and(|value| compared(matcher, &value))
             }
             ParentSubject::Tag => match above {

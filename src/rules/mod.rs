@@ -6,7 +6,6 @@
 //! which a mistake is shown are shared with policy.
 
 mod assign;
-pub mod clean;
 mod constants;
 pub mod cursor;
 pub mod decision;

@@ -3,17 +3,19 @@
 
 use std::ops::Range;
 
+use crate::builtin::Builtin;
+use crate::clean::is_blank;
 use crate::rules::cursor::Line;
 use crate::rules::glob::Pattern;
 use crate::rules::grammar::{self, Key, either};
 use crate::rules::names::Names;
 use crate::rules::problem::nearest;
 use crate::rules::rule::{
-    AttributeName, Builtin, Constant, Effects, Import, Matcher, ParentSubject, Subject, Token, What,
+    AttributeName, Constant, Effects, Import, Matcher, ParentSubject, Subject, Token, What,
 };
 use crate::rules::settings;
 use crate::rules::template::Template;
-use crate::rules::token::{Flaw, Operator, Pair, Pairs, is_blank};
+use crate::rules::token::{Flaw, Operator, Pair, Pairs};
 
 /// Properties that a rule cannot set: the kernel's, and those that the manager keeps itself.
 const KEPT: [&str; 18] = [

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use crate::builtin::Builtin;
 use crate::rules::glob::Pattern;
 use crate::rules::template::Template;
-use crate::rules::token::{Operator, is_blank};
+use crate::rules::token::Operator;
 
 /// The right side of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -92,67 +93,6 @@ pub enum Import {
     Db(Box<[u8]>),
     Cmdline(Box<[u8]>),
     Parent(Template),
-}
-
-/// What is built into the device manager and used like a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Builtin {
-    Blkid,
-    Btrfs,
-    Hwdb,
-    InputId,
-    Keyboard,
-    Kmod,
-    NetDriver,
-    NetId,
-    NetSetupLink,
-    PathId,
-    UsbId,
-    Uaccess,
-}
-
-impl Builtin {
-    /// In the order in which names are tried.
-    pub const ALL: [Self; 12] = [
-        Self::Blkid,
-        Self::Btrfs,
-        Self::Hwdb,
-        Self::InputId,
-        Self::Keyboard,
-        Self::Kmod,
-        Self::NetDriver,
-        Self::NetId,
-        Self::NetSetupLink,
-        Self::PathId,
-        Self::UsbId,
-        Self::Uaccess,
-    ];
-
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Blkid => "blkid",
-            Self::Btrfs => "btrfs",
-            Self::Hwdb => "hwdb",
-            Self::InputId => "input_id",
-            Self::Keyboard => "keyboard",
-            Self::Kmod => "kmod",
-            Self::NetDriver => "net_driver",
-            Self::NetId => "net_id",
-            Self::NetSetupLink => "net_setup_link",
-            Self::PathId => "path_id",
-            Self::UsbId => "usb_id",
-            Self::Uaccess => "uaccess",
-        }
-    }
-
-    /// The builtin whose name the command's first word begins: `path` is path_id.
-    #[must_use]
-    pub fn of_command(command: &[u8]) -> Option<Self> {
-        let start = command.iter().position(|byte| !is_blank(*byte)).unwrap_or(command.len());
-        let word = command[start..].split(|byte| is_blank(*byte)).next().unwrap_or_default();
-        Self::ALL.into_iter().find(|builtin| builtin.name().as_bytes().starts_with(word))
-    }
 }
 
 /// One value of OPTIONS.

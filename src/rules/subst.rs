@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
+use crate::clean::{OF_INPUT, is_space, join_blanks, replace_unsafe, trim_end};
 use crate::device::last_element;
-use crate::rules::clean::{OF_INPUT, is_space, join_blanks, replace_unsafe, trim_end};
 use crate::rules::event::{Event, Found};
 use crate::rules::template::{Field, Part, Template, word_number};
 use crate::uevent::Uevent;

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use crate::clean::is_blank;
 use crate::rules::problem::Severity;
 
 /// What stands between key and value.
@@ -246,12 +247,6 @@ impl<'a> Iterator for Pairs<'a> {
 
 fn unclosed(open: usize) -> Flaw {
     Flaw::error(open..open + 1, "this value has no end; `\"` wanted")
-}
-
-/// udev's white space.
-#[must_use]
-pub fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
 /// Appends what an escape stands for, and gives its length less the backslash.

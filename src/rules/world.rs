@@ -3,22 +3,10 @@
 use std::fmt::Debug;
 use std::io;
 
+use crate::builtin::{Builtin, Call, Pair, Ran};
 use crate::device::DeviceId;
 use crate::device::record::Record;
-use crate::rules::rule::{Builtin, Constant};
-
-/// A key and its value.
-pub type Pair = (Vec<u8>, Vec<u8>);
-
-/// What became of a program or a builtin.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ran<T> {
-    Done(T),
-    /// It could not run, was ended, or said that it failed.
-    Failed,
-    /// It was not tried: what it would have said is unknown, and decides nothing.
-    Skipped,
-}
+use crate::rules::rule::Constant;
 
 /// Everything outside of the device that a rule can ask for or change.
 pub trait World: Debug {
@@ -27,7 +15,7 @@ pub trait World: Debug {
     fn program(&self, words: &[Vec<u8>], environment: &[Pair]) -> Ran<Vec<u8>>;
 
     /// Runs a builtin, and gives the properties that it found.
-    fn builtin(&self, builtin: Builtin, words: &[Vec<u8>], environment: &[Pair]) -> Ran<Vec<Pair>>;
+    fn builtin(&self, builtin: Builtin, call: &Call<'_>) -> Ran<Vec<Pair>>;
 
     /// A file's content; `None` if there is no such file.
     ///

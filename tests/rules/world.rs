@@ -7,11 +7,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use mapdev::builtin::{Builtin, Call, Pair, Ran};
 use mapdev::device::DeviceId;
 use mapdev::device::record::{Record, Records};
 use mapdev::rules::machine::Machine;
-use mapdev::rules::rule::{Builtin, Constant};
-use mapdev::rules::world::{Pair, Ran, World};
+use mapdev::rules::rule::Constant;
+use mapdev::rules::world::World;
 
 /// The kernel's command line, for both sides.
 pub(crate) const COMMAND_LINE: &str =
@@ -39,7 +40,7 @@ impl World for Doing {
         }
     }
 
-    fn builtin(&self, _: Builtin, _: &[Vec<u8>], _: &[Pair]) -> Ran<Vec<Pair>> {
+    fn builtin(&self, _: Builtin, _: &Call<'_>) -> Ran<Vec<Pair>> {
         Ran::Skipped
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use mapdev::builtin::{Builtin, Call, Pair, Ran};
 use mapdev::device::record::Record;
 use mapdev::device::{Device, DeviceId, Sysfs};
 use mapdev::rules::Rules;
@@ -12,8 +13,8 @@ use mapdev::rules::event::Event;
 use mapdev::rules::lint::lint;
 use mapdev::rules::names::Names;
 use mapdev::rules::plan::Plan;
-use mapdev::rules::rule::{Builtin, Constant};
-use mapdev::rules::world::{Pair, Ran, World};
+use mapdev::rules::rule::Constant;
+use mapdev::rules::world::World;
 use mapdev::uevent::{Action, Origin, Uevent};
 
 /// A world that says the same bytes to every question.
@@ -27,8 +28,8 @@ impl World for Parrot {
         if words.len() > 1 { Ran::Done(self.0.clone()) } else { Ran::Failed }
     }
 
-    fn builtin(&self, _: Builtin, words: &[Vec<u8>], _: &[Pair]) -> Ran<Vec<Pair>> {
-        if words.len() > 1 {
+    fn builtin(&self, _: Builtin, call: &Call<'_>) -> Ran<Vec<Pair>> {
+        if call.words.len() > 1 {
             Ran::Done(vec![(b"BUILT".into(), self.0.clone())])
         } else {
             Ran::Skipped

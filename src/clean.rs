@@ -1,4 +1,4 @@
-//! Stage 4: values made safe for names, and commands split into words.
+//! Values made safe for names, and commands split into words, as udev does both.
 #![forbid(unsafe_code)]
 
 /// Characters that a program's output and an attribute may keep.
@@ -50,8 +50,14 @@ pub fn join_blanks(text: &[u8]) -> Vec<u8> {
 /// Less white space at the end.
 #[must_use]
 pub fn trim_end(text: &[u8]) -> &[u8] {
-    let end = text.iter().rposition(|byte| !crate::rules::token::is_blank(*byte));
+    let end = text.iter().rposition(|byte| !is_blank(*byte));
     &text[..end.map_or(0, |last| last + 1)]
+}
+
+/// udev's white space.
+#[must_use]
+pub fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
 /// As isspace(3) in the C locale.
@@ -74,7 +80,7 @@ pub fn words(command: &[u8]) -> Vec<Vec<u8>> {
                 quote = Some(*byte);
                 word.get_or_insert_default();
             }
-            None if crate::rules::token::is_blank(*byte) => words.extend(word.take()),
+            None if is_blank(*byte) => words.extend(word.take()),
             None => word.get_or_insert_default().push(*byte),
         }
     }

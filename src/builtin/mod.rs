@@ -1,0 +1,125 @@
+//! Stage 3e: what rules use like a program and is built in: a [`Call`] in, properties out.
+//!
+//! One file for each name. A builtin looks at the device and at what it was given in its [`Kit`]; it knows
+//! nothing of rules.
+
+use crate::clean::is_blank;
+use crate::device::Device;
+
+/// A key and its value.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
+/// What became of a program or a builtin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ran<T> {
+    Done(T),
+    /// It could not run, was ended, or said that it failed.
+    Failed,
+    /// It was not tried: what it would have said is unknown, and decides nothing.
+    Skipped,
+}
+
+/// What is built into the device manager and used like a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Builtin {
+    Blkid,
+    Btrfs,
+    Hwdb,
+    InputId,
+    Keyboard,
+    Kmod,
+    NetDriver,
+    NetId,
+    NetSetupLink,
+    PathId,
+    UsbId,
+    Uaccess,
+}
+
+impl Builtin {
+    /// In the order in which names are tried.
+    pub const ALL: [Self; 12] = [
+        Self::Blkid,
+        Self::Btrfs,
+        Self::Hwdb,
+        Self::InputId,
+        Self::Keyboard,
+        Self::Kmod,
+        Self::NetDriver,
+        Self::NetId,
+        Self::NetSetupLink,
+        Self::PathId,
+        Self::UsbId,
+        Self::Uaccess,
+    ];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Blkid => "blkid",
+            Self::Btrfs => "btrfs",
+            Self::Hwdb => "hwdb",
+            Self::InputId => "input_id",
+            Self::Keyboard => "keyboard",
+            Self::Kmod => "kmod",
+            Self::NetDriver => "net_driver",
+            Self::NetId => "net_id",
+            Self::NetSetupLink => "net_setup_link",
+            Self::PathId => "path_id",
+            Self::UsbId => "usb_id",
+            Self::Uaccess => "uaccess",
+        }
+    }
+
+    /// The builtin whose name the command's first word begins: `path` is path_id.
+    #[must_use]
+    pub fn of_command(command: &[u8]) -> Option<Self> {
+        let start = command.iter().position(|byte| !is_blank(*byte)).unwrap_or(command.len());
+        let word = command[start..].split(|byte| is_blank(*byte)).next().unwrap_or_default();
+        Self::ALL.into_iter().find(|builtin| builtin.name().as_bytes().starts_with(word))
+    }
+}
+
+/// One use of a builtin in an event.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    pub device: &'a Device,
+    /// The event's properties as they stand: the kernel's, and those that rules have set so far.
+    pub properties: &'a [Pair],
+    /// The command's words; the first is the builtin's name as the rule has it.
+    pub words: &'a [Vec<u8>],
+}
+
+impl Call<'_> {
+    /// A property of the event as it stands.
+    #[must_use]
+    pub fn property(&self, key: &[u8]) -> Option<&[u8]> {
+        let found = self.properties.iter().find(|(known, _)| known == key);
+        found.map(|(_, value)| value.as_slice())
+    }
+}
+
+/// What builtins work with: opened once, used for every event.
+#[derive(Clone, Debug, Default)]
+pub struct Kit {}
+
+impl Kit {
+    /// Runs a builtin for a device.
+    #[must_use]
+    pub fn run(&self, builtin: Builtin, _: &Call<'_>) -> Ran<Vec<Pair>> {
+        match builtin {
+            Builtin::Blkid
+            | Builtin::Btrfs
+            | Builtin::Hwdb
+            | Builtin::InputId
+            | Builtin::Keyboard
+            | Builtin::Kmod
+            | Builtin::NetDriver
+            | Builtin::NetId
+            | Builtin::NetSetupLink
+            | Builtin::PathId
+            | Builtin::UsbId
+            | Builtin::Uaccess => Ran::Skipped,
+        }
+    }
+}
