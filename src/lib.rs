@@ -13,6 +13,12 @@ pub mod glob;
 // values made safe for names, commands split into words
 pub mod clean;
 
+// SipHash, keyed
+pub mod siphash;
+
+// the machine that we run on
+pub mod host;
+
 // 1 HEAR: bytes from the kernel become a `Uevent`
 pub mod uevent;
 

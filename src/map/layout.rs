@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::siphash::hash;
+use crate::siphash::hash_name;
 
 /// Tells the map from other files, and a foreign byte order.
 pub const MAGIC: u64 = 0x6d61_7064_6576_0a01;
@@ -312,7 +312,7 @@ impl Geometry {
     /// The slots where a name may lie, in the order of the search.
     pub fn probe(&self, parent: u64, name: &[u8]) -> impl Iterator<Item = u32> + use<> {
         let mask = self.n_buckets - 1;
-        let (home, _) = halves(hash(self.seed, parent, name));
+        let (home, _) = halves(hash_name(self.seed, parent, name));
         (0..self.max_probe).map(move |step| home.wrapping_add(step) & mask)
     }
 }

@@ -16,7 +16,6 @@ pub mod reader;
 mod region;
 pub mod serve;
 pub mod shim;
-pub mod siphash;
 mod space;
 pub mod verify;
 pub mod writer;

@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::builtin::{Builtin, Call, Kit, Pair, Ran};
 use crate::device::DeviceId;
 use crate::device::record::{Record, Records};
-use crate::rules::constants::{architecture, command_line, virtualization};
+use crate::host::{architecture, command_line, virtualization};
 use crate::rules::rule::Constant;
 use crate::rules::world::World;
 

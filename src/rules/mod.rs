@@ -6,7 +6,6 @@
 //! which a mistake is shown are shared with policy.
 
 mod assign;
-mod constants;
 pub mod cursor;
 pub mod decision;
 pub mod eval;

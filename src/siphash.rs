@@ -1,21 +1,22 @@
-//! Stage 6: the keyed hash of the map's index, as the kernel's `siphash()` computes it.
+//! SipHash-2-4: the keyed hash of the map's index, as the kernel's `siphash()` computes it, and of what
+//! udev derives from a name and the machine.
 #![forbid(unsafe_code)]
+
+/// The hash of bytes. `key` is the key's sixteen bytes as two little-endian words.
+#[must_use]
+pub fn hash(key: [u64; 2], bytes: &[u8]) -> u64 {
+    let mut state = Sip::new(key);
+    state.bytes(bytes, 0)
+}
 
 /// Keys the index: SipHash-2-4 of the parent's id (little endian) and the name.
 ///
 /// Names come from whoever builds a USB stick; without a secret key they could all share a slot.
 #[must_use]
-pub fn hash(key: [u64; 2], parent: u64, name: &[u8]) -> u64 {
+pub fn hash_name(key: [u64; 2], parent: u64, name: &[u8]) -> u64 {
     let mut state = Sip::new(key);
     state.word(parent);
-    let mut chunks = name.chunks_exact(8);
-    for chunk in &mut chunks {
-        state.word(chunk.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
-    }
-    let rest = chunks.remainder().iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
-    let len = u64::try_from(name.len()).unwrap_or(u64::MAX).wrapping_add(8);
-    state.word(len << 56 | rest);
-    state.finish()
+    state.bytes(name, 8)
 }
 
 struct Sip([u64; 4]);
@@ -51,11 +52,27 @@ impl Sip {
         self.0[0] ^= word;
     }
 
-    fn finish(mut self) -> u64 {
+    /// The last bytes, after `before` others that were taken in as words.
+    fn bytes(&mut self, bytes: &[u8], before: u64) -> u64 {
+        let mut chunks = bytes.chunks_exact(8);
+        for chunk in &mut chunks {
+            self.word(little(chunk));
+        }
+        let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX).wrapping_add(before);
+        self.word(len << 56 | little(chunks.remainder()));
+        self.finish()
+    }
+
+    fn finish(&mut self) -> u64 {
         self.0[2] ^= 0xff;
         (0..4).for_each(|_| self.round());
         self.0.iter().fold(0, |all, word| all ^ word)
     }
+}
+
+/// At most eight bytes, the first being the lowest.
+fn little(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]
@@ -68,14 +85,17 @@ mod tests {
     fn the_hash_is_siphash_2_4() {
         let parent = 0x0706_0504_0302_0100;
         let tail: Vec<u8> = (8..15).collect();
-        assert_eq!(hash(KEY, parent, &tail), 0xa129_ca61_49be_45e5, "vector of the paper");
+        assert_eq!(hash_name(KEY, parent, &tail), 0xa129_ca61_49be_45e5, "vector of the paper");
         for len in 0..40_u8 {
             let name: Vec<u8> = (0..len).map(|n| n.wrapping_mul(7)).collect();
             #[expect(deprecated, reason = "an independent SipHash-2-4 with a key")]
             let mut other = std::hash::SipHasher::new_with_keys(KEY[0], KEY[1]);
             std::hash::Hasher::write(&mut other, &5_u64.to_le_bytes());
             std::hash::Hasher::write(&mut other, &name);
-            assert_eq!(hash(KEY, 5, &name), std::hash::Hasher::finish(&other), "length {len}");
+            let finished = std::hash::Hasher::finish(&other);
+            assert_eq!(hash_name(KEY, 5, &name), finished, "length {len}");
+            let whole = [5_u64.to_le_bytes().as_slice(), &name].concat();
+            assert_eq!(hash(KEY, &whole), finished, "length {len}");
         }
     }
 }

@@ -1,10 +1,12 @@
-//! Stage 4: `CONST{arch}` and `CONST{virt}`, in systemd's words.
+//! The machine that we run on: architecture and virtualization in systemd's words, the kernel's command
+//! line.
 
 use std::fs;
 use std::path::Path;
 
 /// The processor's architecture, as `ConditionArchitecture=` of systemd.unit(5) calls it.
-pub(super) fn architecture() -> &'static str {
+#[must_use]
+pub fn architecture() -> &'static str {
     match (std::env::consts::ARCH, cfg!(target_endian = "little")) {
         ("x86_64", _) => "x86-64",
         ("aarch64", true) => "arm64",
@@ -41,12 +43,14 @@ const VENDORS: [(&str, &str); 14] = [
 
 /// What the machine runs in, as systemd-detect-virt(1) calls it: a container first, then a virtual
 /// machine, else `none`.
-pub(super) fn virtualization() -> &'static str {
+#[must_use]
+pub fn virtualization() -> &'static str {
     container().or_else(virtual_machine).unwrap_or("none")
 }
 
 /// The kernel's command line; in a container, where that is the host's, the first process's.
-pub(super) fn command_line() -> Vec<u8> {
+#[must_use]
+pub fn command_line() -> Vec<u8> {
     if container().is_none() {
         return fs::read("/proc/cmdline").unwrap_or_default();
     }
