@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""mapdevd and systemd-udevd side by side: start-up, coldplug, a storm, latency, memory, system calls.
+"""mapdevd and systemd-udevd side by side: coldplug, a storm, latency, memory, system calls.
 
 The managers take turns, each run in namespaces of its own (`side_by_side_run.py`), so that a
 machine that is busy for a while is busy for all of them. Wants root. Nothing of the machine is
 changed; its own device manager may run. Table on the terminal, all figures in
 target/bench/side-by-side.json.
 
-systemd-udevd without rules is the fair peer while mapdevd has no rules language.
+Both apply the rules that the machine has installed, less the one that starts systemd-sysctl for each
+network interface: that program costs more than everything else, and is measured for itself with
+`--sysctl`. `--veth 100,1000` measures how the cost of an event grows with the machine.
 """
 
 import argparse
@@ -29,12 +31,17 @@ TRACED_EVENTS = 500
 BUS = "unix:path=/run/bus"
 OURS_ACTIVE = [str(MAPDEVD), "--mode", "active", "--bus"]
 MANAGERS = {
-    "mapdevd": {"command": [*OURS_ACTIVE, "none"], "rules": "none"},
+    "mapdevd": {"command": [*OURS_ACTIVE, "none"], "rules": "installed"},
+    "udevd": {"command": [UDEVD], "rules": "installed"},
+    "mapdevd + bus": {"command": [*OURS_ACTIVE, BUS], "rules": "installed", "bus": True},
+    "mapdevd, no rules": {"command": [*OURS_ACTIVE, "none"], "rules": "none"},
     "udevd, no rules": {"command": [UDEVD], "rules": "none"},
-    "mapdevd + bus": {"command": [*OURS_ACTIVE, BUS], "rules": "none", "bus": True},
-    "udevd, Debian's rules": {"command": [UDEVD], "rules": "debian"},
 }
-OURS, PEER = "mapdevd", "udevd, no rules"
+WITH_SYSCTL = {
+    "mapdevd": {"command": [*OURS_ACTIVE, "none"], "rules": "whole"},
+    "udevd": {"command": [UDEVD], "rules": "whole"},
+}
+OURS, PEER = "mapdevd", "udevd"
 
 
 def percentile(values, part):
@@ -54,6 +61,8 @@ ROWS = [
     (READY, "ms", lambda run: run["start_seconds"] * 1e3),
     ("exec to all devices handled", "ms", lambda run: run["all_handled_seconds"] * 1e3),
     ("injected `add` of all devices", "ms", lambda run: run["coldplug"]["seconds"] * 1e3),
+    ("coldplug: CPU an event", "us", lambda run: run["coldplug_cpu_seconds"] / run["coldplug"]["events"] * 1e6),
+    ("coldplug: lost", "", lambda run: run["coldplug"]["lost"]),
     ("storm: wall", "ms", lambda run: run["storm"]["seconds"] * 1e3),
     ("storm: events a second", "/s", lambda run: run["storm"]["events"] / run["storm"]["seconds"]),
     ("storm: CPU an event", "us", lambda run: run["storm_cpu_seconds"] / run["storm"]["events"] * 1e6),
@@ -68,8 +77,8 @@ ROWS = [
 ]
 
 
-def run_once(manager, events, syscalls=False):
-    plan = {"bus": False, **manager, "events": events, "syscalls": syscalls}
+def run_once(manager, events, syscalls=False, veth=0):
+    plan = {"bus": False, "veth": veth, **manager, "events": events, "syscalls": syscalls}
     command = ["unshare", "--net", "--mount", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"]
     command += [sys.executable, str(HERE / "side_by_side_run.py"), json.dumps(plan)]
     done = subprocess.run(command, stdout=subprocess.PIPE, timeout=RUN_SECONDS, check=True)
@@ -140,19 +149,52 @@ def options():
     parser.add_argument("--events", type=int, default=10_000, help="of a storm (10000)")
     parser.add_argument("--quick", action="store_true", help="2 runs, 2000 events")
     parser.add_argument("--only", action="append", choices=MANAGERS, help="this manager; may be repeated")
+    parser.add_argument("--sysctl", action="store_true", help="with the rule that starts systemd-sysctl, and no other table")
+    parser.add_argument("--veth", type=counts, default=[], metavar="N,N", help="the same with so many network interfaces more")
     parser.add_argument("--json", type=Path, default=JSON)
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.runs, chosen.events = 2, 2000
+    chosen.managers = WITH_SYSCTL if chosen.sysctl else MANAGERS
+    if chosen.only:
+        chosen.managers = {who: chosen.managers[who] for who in chosen.only}
     return chosen
+
+
+def counts(text):
+    return [int(word) for word in text.split(",")]
 
 
 def tell(words):
     print(f"\r\033[K{words}", end="", file=sys.stderr, flush=True)
 
 
+def measure_growth(chosen):
+    """CPU an event with more and more network interfaces: of each manager, a list of figures."""
+    managers = {who: chosen.managers[who] for who in (OURS, PEER) if who in chosen.managers}
+    table = {}
+    for count in chosen.veth:
+        runs = {who: [] for who in managers}
+        for turn in range(chosen.runs):
+            for who, manager in managers.items():
+                tell(f"{count} interfaces, turn {turn + 1} of {chosen.runs}: {who}")
+                runs[who].append(run_once(manager, chosen.events, veth=count))
+        table[count] = {who: [(name, summary(done, figure)) for name, _, figure in ROWS if "CPU an event" in name or "lost" in name]
+                        for who, done in runs.items()}
+    tell("")
+    return table
+
+
+def print_growth(table):
+    for count, managers in table.items():
+        print(f"\nwith {count} network interfaces more")
+        for who, figures in managers.items():
+            told = ", ".join(f"{name} {number(figure['median'])}" for name, figure in figures)
+            print(f"  {who:<10} {told}")
+
+
 def measure(chosen):
-    managers = {who: MANAGERS[who] for who in chosen.only or MANAGERS}
+    managers = chosen.managers
     runs, traced = ({who: [] for who in managers} for _ in range(2))
     for turn in range(chosen.runs):
         for who, manager in managers.items():
@@ -180,6 +222,7 @@ def main():
         "load_before": os.getloadavg()[0],
     }
     runs, traced = measure(chosen)
+    growth = measure_growth(chosen)
     machine["load_after"] = os.getloadavg()[0]
 
     rows = summaries(runs, traced)
@@ -191,11 +234,12 @@ def main():
     print(f"{chosen.runs} runs; {first['coldplug']['events']} devices; storm: {chosen.events} `change` events"
           f" on {first['storm_devices']} devices; {floor:.0f} us of an event's time are the harness's own")
     print_table(rows, runs)
+    print_growth(growth)
     if machine["load_before"] > machine["processors"] / 2:
         print("\nthe machine was busy: only the ratios mean something")
     report = {
         "machine": machine, "events": chosen.events, "harness_floor_us": floor,
-        "rows": rows, "runs": runs, "traced": traced,
+        "rows": rows, "runs": runs, "traced": traced, "growth": growth,
     }
     chosen.json.parent.mkdir(parents=True, exist_ok=True)
     chosen.json.write_text(json.dumps(report, indent=1) + "\n")

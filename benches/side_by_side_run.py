@@ -30,12 +30,27 @@ def mount(*words):
     subprocess.run(["mount", *words], check=True)
 
 
+def take_rules(rules):
+    """Leaves all rules of the machine, all but what starts systemd-sysctl, or none."""
+    for folder in filter(os.path.isdir, ["/usr/lib/udev/rules.d", "/etc/udev/rules.d"]):
+        texts = {path.name: path.read_bytes() for path in Path(folder).glob("*.rules")}
+        mount("-t", "tmpfs", "rules", folder)
+        for name, text in texts.items() if rules == "installed" else ():
+            lines = [line for line in text.splitlines(True) if b"/systemd-sysctl " not in line]
+            Path(folder, name).write_bytes(b"".join(lines))
+        mount("-o", "remount,ro", folder)
+
+
+def add_interfaces(count):
+    """Pairs of veth in the network of this run."""
+    lines = "".join(f"link add va{n} type veth peer name vb{n}\n" for n in range(count // 2))
+    subprocess.run(["ip", "-batch", "-"], input=lines, text=True, check=True)
+
+
 def seal(rules):
     """Nothing that the manager does may reach the machine."""
-    folders = ["/usr/lib/udev/rules.d", "/etc/udev/rules.d"]
-    if rules == "none":
-        for folder in filter(os.path.isdir, folders):
-            mount("-t", "tmpfs", "-o", "ro", "rules", folder)
+    if rules != "whole":
+        take_rules(rules)
     mount("-o", "remount,bind,ro", "/")
     mount("-t", "tmpfs", "-o", "mode=755", "run", "/run")
     mount("-t", "tmpfs", "-o", "mode=755", "dev", "/dev")
@@ -153,6 +168,7 @@ def spread(devices, count):
 
 
 def measure(plan):
+    add_interfaces(plan["veth"])
     seal(plan["rules"])
     devices = read_devices()
     storming = storm_devices(devices)
@@ -168,7 +184,9 @@ def measure(plan):
         return count_syscalls(manager, wire, spread(storming, plan["events"]))
 
     result = {"start_seconds": manager.start_seconds, "floor": floor}
+    cpu = manager.cpu_seconds()
     result["coldplug"] = wire.storm("add", devices)
+    result["coldplug_cpu_seconds"] = manager.cpu_seconds() - cpu
     cpu = manager.cpu_seconds()
     result["storm"] = wire.storm("change", spread(storming, plan["events"]))
     result["storm_devices"] = len(storming)
