@@ -21,12 +21,14 @@ rows=() passed=0 failed=0
 packages() { scripts/need.sh "${packages[@]}"; }
 # with these, the tests of modules compare with depmod and modprobe
 kernels() { scripts/kernels.sh; }
+# with these, the rules of packages are loaded beside systemd-udevd
+rules() { scripts/rules.sh; }
 # `deny` works offline, and wants the crates of other platforms too
 tools() { scripts/tools.sh cargo-deny cargo-deb && cargo fetch --locked; }
 format() { cargo fmt --check; }
 clippy() { cargo clippy --locked --all-targets -- -D warnings; }
 docs() { cargo doc --locked --no-deps --document-private-items; }
-tests() { MAPDEV_REQUIRE_KERNELS=1 MAPDEV_REQUIRE_UDEV=1 cargo test --locked --no-fail-fast; }
+tests() { MAPDEV_REQUIRE_KERNELS=1 MAPDEV_REQUIRE_UDEV=1 MAPDEV_REQUIRE_RULES=1 cargo test --locked --no-fail-fast; }
 deny() { target/tools/bin/cargo-deny --offline --locked check bans licenses sources; }
 shell() { shellcheck .ci/run scripts/*.sh tests/vm/*.sh packaging/debian/p*; }
 man() { mandoc -T lint -W warning packaging/man/*; }
@@ -81,7 +83,7 @@ step() {
 
 mkdir -p $logs
 steps=("$@")
-[ $# -gt 0 ] || steps=(packages kernels tools format clippy docs tests deny shell man polkit units package vm)
+[ $# -gt 0 ] || steps=(packages kernels rules tools format clippy docs tests deny shell man polkit units package vm)
 for name in "${steps[@]}"; do
     step "$name"
 done

@@ -12,6 +12,7 @@ mod generate;
 mod installed;
 #[path = "../namespaces/mod.rs"]
 mod namespaces;
+mod packages;
 mod peer;
 #[path = "../live/random.rs"]
 mod random;
