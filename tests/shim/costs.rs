@@ -54,7 +54,7 @@ fn listing(path: &Path, count: usize) -> Duration {
 
 fn compare(what: &str, ours: Duration, theirs: Duration, limit: f64) {
     let ratio = ours.as_secs_f64() / theirs.as_secs_f64();
-    println!("cost: {what}: {ratio:.3} (limit {limit}), {ours:?} to {theirs:?}");
+    println!("# cost: {what}: {ratio:.3} (limit {limit}), {ours:?} to {theirs:?}");
     if std::env::var("SHIM_COSTS").is_ok_and(|word| !word.is_empty()) {
         assert!(ratio <= limit, "{what}: {ratio:.3}");
     }

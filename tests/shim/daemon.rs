@@ -331,7 +331,7 @@ fn nothing_is_missed_in_a_storm_of_events() {
     machine.ask(&["settle"]);
     stop.store(true, Ordering::Relaxed);
     readers.into_iter().for_each(|reader| reader.join().unwrap());
-    println!("storm: {events} events, {} looks", looks.load(Ordering::Relaxed));
+    println!("# storm: {events} events, {} looks", looks.load(Ordering::Relaxed));
     assert_eq!(fs::metadata(machine.path("tty1")).unwrap().uid(), events);
     assert_eq!(machine.ask(&["info", "tty1"])["owner"], events);
     assert_eq!(sorted(&machine.dev), all);

@@ -20,7 +20,7 @@ impl Dice {
     fn new(what: &str) -> Self {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let seed = u64::from(now.subsec_nanos()) | 1;
-        println!("{what}: seed {seed}");
+        println!("# {what}: seed {seed}");
         Self(seed)
     }
 
@@ -142,8 +142,8 @@ fn a_hostile_map_stops_nothing_and_nobody() {
     users.into_iter().for_each(|user| user.join().unwrap());
     let (done, slowest) = (done.load(Ordering::Relaxed), slowest.load(Ordering::Relaxed));
     let stall = pulse.join().unwrap();
-    println!("hostile: {done} operations, the slowest {slowest} ms, stalls of {stall} ms");
-    println!("{:?}", device().stats());
+    println!("# hostile: {done} operations, the slowest {slowest} ms, stalls of {stall} ms");
+    println!("# {:?}", device().stats());
     assert!(done > 1000);
     assert!(slowest < 1000 + 2 * stall, "the slowest took {slowest} ms, stalls {stall} ms");
 }
@@ -195,6 +195,6 @@ fn no_result_is_torn_and_no_name_missed_while_the_map_is_written() {
     readers.into_iter().for_each(|reader| reader.join().unwrap());
     let looks = looks.load(Ordering::Relaxed);
     let republished = world.map.stats().republished;
-    println!("stress: {writes} writes, {republished} replacements, {looks} looks");
+    println!("# stress: {writes} writes, {republished} replacements, {looks} looks");
     assert!(looks > 1000 && writes > 1000);
 }

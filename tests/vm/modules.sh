@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# modules.sh [MAPDEVCTL]: boots the kernels of target/kernels, the one whose modules are plain files and
+# modules.sh [MAPDEVCTL [RELEASE-PREFIX]]: boots the kernels of target/kernels, the one whose modules are plain files and
 # the one that packs them, and has modules-guest.sh load modules there with the real mapdevctl. Shows
 # its lines as they come; fails on `not ok`, on a kernel oops and when time is up.
 #
@@ -13,18 +13,12 @@ NAME=modules SECONDS_MAX=${VM_SECONDS:-240}
 # shellcheck source=tests/vm/machine.sh
 . tests/vm/machine.sh
 
-busybox=$(command -v busybox)
-if file -L "$busybox" 2>/dev/null | grep -q 'dynamically linked'; then
-    echo "# busybox-static wanted"
-    exit 1
-fi
-
 # what the guest loads; of these, what they need is copied too
 modules=(ext4 loop tun veth tap dummy macvlan macvtap ipvlan nlmon ifb fou6)
 
 # a module of ANOTHER-ROOT as plain file, to be refused; one that this kernel cannot unpack by itself
 copy_odd_ones() {
-    local root=$1 release=$2 other=$3 guest=$4 file
+    local root=$1 release=$2 other=$3 file
     mkdir -p "$guest/lib/modules/$release/extra"
     file=$(find "$other/lib/modules" -name 'macsec.ko*')
     case $file in
@@ -36,42 +30,27 @@ copy_odd_ones() {
         *.xz) xz -dc "$file" ;;
         *) cat "$file" ;;
     esac | gzip >"$guest/lib/modules/$release/extra/gtp.ko.gz"
-    copy_modules "$root" "$release" "$guest" gtp
+    copy_modules "$root" "$release" gtp
     find "$guest/lib/modules" -path '*/kernel/*/gtp.ko*' -delete
 }
 
 make_guest() {
-    local root=$1 release=$2 other=$3 guest=$4 library list
-    mkdir -p "$guest"/{bin,dev,etc/modprobe.d,proc,sys,tmp,usr/bin}
-    cp "$busybox" "$guest/bin/busybox"
-    ln -s busybox "$guest/bin/sh"
-    strip -o "$guest/usr/bin/mapdevctl" "$mapdevctl"
+    local root=$1 release=$2 other=$3
+    new_guest tests/vm/modules-guest.sh
+    mkdir -p "$guest/etc/modprobe.d"
+    program "$mapdevctl" /usr/bin/mapdevctl
     # kmod itself, to compare with
-    install -D "$(command -v kmod)" "$guest/kmod/modprobe"
-    ldd "$mapdevctl" "$guest/kmod/modprobe" | grep -o '/[^ ]*[^: ]' | grep '^/lib' | sort -u | while read -r library; do
-        install -D -m 0755 "$library" "$guest$library"
-    done
-    install -m 0755 tests/vm/modules-guest.sh "$guest/init"
-    cp tests/vm/tap.sh "$guest/"
-    mkdir -p "$guest/lib/modules/$release"
-    for list in order builtin builtin.modinfo; do
-        cp "$root/lib/modules/$release/modules.$list" "$guest/lib/modules/$release/"
-    done
-    copy_modules "$root" "$release" "$guest" "${modules[@]}"
-    copy_odd_ones "$root" "$release" "$other" "$guest"
+    program "$(command -v kmod)" /kmod/modprobe
+    copy_modules "$root" "$release" "${modules[@]}"
+    copy_odd_ones "$root" "$release" "$other"
     depmod -b "$guest" "$release"
-    pack "$guest"
+    pack
 }
 
-mapfile -t roots < <(realpath target/kernels/bookworm target/kernels/bookworm-backports)
-for index in 0 1; do
-    root=${roots[$index]}
-    for release in "$root"/lib/modules/*/; do
-        release=$(basename "$release")
-        [ -e "$root/boot/vmlinuz-$release" ] || continue
-        rm -rf "$work/guest"
-        make_guest "$root" "$release" "${roots[1 - index]}" "$work/guest"
-        boot "$root" "$release" "module_blacklist=tap,macsec2 modprobe.blacklist=macvlan loop.max_part=3"
-    done
-done
+while read -r root release <&3; do
+    other=$PWD/target/kernels/bookworm
+    [ "$root" != "$(realpath "$other")" ] || other=$PWD/target/kernels/bookworm-backports
+    make_guest "$root" "$release" "$other"
+    boot "$root" "$release" "module_blacklist=tap,macsec2 modprobe.blacklist=macvlan loop.max_part=3"
+done 3< <(kernels "${2:-}")
 exit "$failed"
