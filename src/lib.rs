@@ -34,6 +34,9 @@ pub mod coldplug;
 // 3b: which module serves which name
 pub mod modules;
 
+// 3c: a program that a rule names, without a shell
+pub mod exec;
+
 // 3e: what rules use like a program and is built in
 pub mod builtin;
 

@@ -26,6 +26,11 @@ impl Sysfs {
         Self { root: root.into().into() }
     }
 
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The absolute path of `devpath`, which begins with a slash.
     #[must_use]
     pub fn syspath(&self, devpath: &[u8]) -> PathBuf {

@@ -78,7 +78,10 @@ impl Known {
             all.retain(|(known, _)| known != key);
             all.push((key, Cow::Borrowed(value)));
         }
-        let mut own = |key, value: Vec<u8>| all.push((key, Cow::Owned(value)));
+        let mut own = |key, value: Vec<u8>| {
+            all.retain(|(known, _)| *known != key);
+            all.push((key, Cow::Owned(value)));
+        };
         if let Some(usec) = self.record.initialized_usec {
             own(b"USEC_INITIALIZED".as_slice(), usec.to_string().into_bytes());
         }

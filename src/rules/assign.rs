@@ -1,11 +1,13 @@
 //! Stage 4: what a rule assigns when all its comparisons held.
 #![forbid(unsafe_code)]
 
+use std::path::Path;
+
 use crate::builtin::Builtin;
 use crate::clean::{is_blank, replace_in_interface, replace_unsafe};
-use crate::rules::decision::{Attribute, Run, Skipped, Write};
+use crate::rules::decision::{Attribute, Run, Write, Written};
 use crate::rules::event::{Escape, Event};
-use crate::rules::matching::sysctl_path;
+use crate::rules::matching::{SYSCTLS, sysctl_path};
 use crate::rules::rule::{Setting, Token, Wanted};
 use crate::rules::settings::octal;
 use crate::rules::subst::{LINE_MAX, NAME_MAX, PATH_MAX};
@@ -143,7 +145,8 @@ impl Event<'_> {
         let Some(value) = self.fill(value, NAME_MAX) else { return };
         let path = self.absolute_attribute(path).and_then(|path| self.starred(&path));
         let Some(path) = path else { return };
-        self.written(&path, &value, token);
+        let device = self.device;
+        self.written(device.sysfs().root(), &path, &value, token);
     }
 
     /// Unlike TEST's, a path with a slash in front is the device's as well.
@@ -154,17 +157,18 @@ impl Event<'_> {
     pub(super) fn sysctl_write(&mut self, path: &Template, value: &Template, token: &Token) {
         let Some(path) = self.fill(path, PATH_MAX) else { return };
         let Some(value) = self.fill(value, NAME_MAX) else { return };
-        self.written(&sysctl_path(&path), &value, token);
+        self.written(Path::new(SYSCTLS), &sysctl_path(&path), &value, token);
     }
 
-    fn written(&mut self, path: &[u8], value: &[u8], token: &Token) {
+    fn written(&mut self, root: &Path, path: &[u8], value: &[u8], token: &Token) {
         let source = self.source(token);
-        let write = Write { path: path.to_vec(), value: value.to_vec(), source: source.clone() };
-        self.decision.writes.push(write);
-        if let Err(error) = self.world.write(path, value) {
-            let what = format!("write to {}: {error}", path.escape_ascii()).into_bytes();
-            self.decision.skipped.push(Skipped { what, source });
-        }
+        let outcome = match self.world.write(root, path, value) {
+            Some(Ok(())) => Written::Done,
+            Some(Err(error)) => Written::Failed(error.to_string()),
+            None => Written::Skipped,
+        };
+        let (path, value) = (path.to_vec(), value.to_vec());
+        self.decision.writes.push(Write { path, value, outcome, source });
     }
 
     pub(super) fn run(&mut self, builtin: Option<Builtin>, command: &Template, token: &Token) {

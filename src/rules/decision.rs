@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use crate::builtin::Builtin;
+use crate::exec::Outcome;
 pub use crate::rules::source::{Attribute, Place, Source};
 
 /// One assignment, in the order in which they were made; the last of an attribute wins.
@@ -63,11 +64,21 @@ pub struct Run {
     pub source: Source,
 }
 
+/// What became of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    Done,
+    Failed(String),
+    /// Nothing is written here.
+    Skipped,
+}
+
 /// What a rule wanted written to an attribute or a sysctl: an absolute path, and the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     pub path: Vec<u8>,
     pub value: Vec<u8>,
+    pub outcome: Written,
     pub source: Source,
 }
 
@@ -75,6 +86,15 @@ pub struct Write {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
     pub what: Vec<u8>,
+    pub source: Source,
+}
+
+/// A program that a rule asked, and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Filled in, not split into words.
+    pub command: Vec<u8>,
+    pub outcome: Outcome,
     pub source: Source,
 }
 
@@ -106,6 +126,8 @@ pub struct Decision {
     /// In the order in which it was, or would have been, written.
     pub writes: Vec<Write>,
     pub skipped: Vec<Skipped>,
+    /// In the order in which they ran.
+    pub asked: Vec<Asked>,
     pub steps: Vec<Step>,
 }
 

@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::io;
+
+use rustix::io::Errno;
 
 use crate::rules::decision::{Attribute, Source};
 use crate::rules::event::{Escape, Event};
@@ -14,6 +17,13 @@ use crate::uevent::Action;
 pub struct Failed {
     pub source: Source,
     pub what: String,
+    /// The system's number for it, which libudev's clients are told.
+    pub errno: i32,
+}
+
+/// An error of the system's by its number; what has none is a bad file (`EBADF`).
+pub(super) fn errno(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(Errno::BADF.raw_os_error())
 }
 
 impl fmt::Display for Failed {

@@ -81,11 +81,7 @@ impl<'a> Event<'a> {
         let uevent = device.uevent();
         let mut properties: Vec<Pair> =
             uevent.properties().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
-        if let (Some(name), Some(pair)) =
-            (device.devname(), properties.iter_mut().find(|(key, _)| key == b"DEVNAME"))
-        {
-            pair.1 = [b"/dev/", name].concat();
-        }
+        make_absolute(device, &mut properties);
         let mut event = Self {
             device,
             world,
@@ -150,22 +146,16 @@ impl<'a> Event<'a> {
 
     /// A property as the rules see it now.
     pub(super) fn property(&self, key: &[u8]) -> Option<Cow<'_, [u8]>> {
+        let tags = &self.decision.tags;
         let own = match key {
-            b"DEVLINKS" => self.devlinks(),
-            b"TAGS" => listed(&self.decision.tags.sticky),
-            b"CURRENT_TAGS" => listed(&self.decision.tags.current),
-            _ => {
-                let known = self.properties.iter().find(|(known, _)| known == key);
-                return known.map(|(_, value)| Cow::Borrowed(value.as_slice()));
-            }
+            b"DEVLINKS" => devlinks(self.decision.links.iter().map(|link| link.name.as_slice())),
+            b"TAGS" => listed(&tags.sticky),
+            b"CURRENT_TAGS" => listed(&tags.current),
+            _ => None,
         };
-        own.map(Cow::Owned)
-    }
-
-    fn devlinks(&self) -> Option<Vec<u8>> {
-        let links = &self.decision.links;
-        let all = links.iter().map(|link| [b"/dev/", link.name.as_slice()].concat());
-        (!links.is_empty()).then(|| all.collect::<Vec<_>>().join(&b' '))
+        // what was imported under such a name is seen as long as there is none of its own
+        let known = || self.properties.iter().find(|(known, _)| known == key);
+        own.map(Cow::Owned).or_else(|| known().map(|(_, value)| Cow::Borrowed(value.as_slice())))
     }
 
     /// All properties: what programs get as their environment.
@@ -173,7 +163,9 @@ impl<'a> Event<'a> {
     pub fn properties(&self) -> Vec<Pair> {
         let mut all = self.properties.clone();
         for key in [b"DEVLINKS".as_slice(), b"TAGS", b"CURRENT_TAGS"] {
-            all.extend(self.property(key).map(|value| (key.to_vec(), value.into_owned())));
+            let Some(value) = self.property(key).map(Cow::into_owned) else { continue };
+            all.retain(|(known, _)| known != key);
+            all.push((key.to_vec(), value));
         }
         all
     }
@@ -221,6 +213,42 @@ impl<'a> Event<'a> {
             Found::Nowhere => None,
             Found::At(steps) => self.above(steps),
         }
+    }
+}
+
+/// Links as udev lists them: absolute, separated by spaces.
+fn devlinks<'a>(links: impl Iterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
+    let all: Vec<_> = links.map(|link| [b"/dev/", link].concat()).collect();
+    (!all.is_empty()).then(|| all.join(&b' '))
+}
+
+/// All that is known of a device outside of an event: what sysfs says, and its record.
+pub(super) fn remembered(device: &Device, record: Option<&Record>) -> Vec<Pair> {
+    let of_event = |key: &[u8]| matches!(key, b"ACTION" | b"SEQNUM" | b"SYNTH_UUID");
+    let said = device.uevent().properties().filter(|(key, _)| !of_event(key));
+    let mut all: Vec<Pair> = said.map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+    make_absolute(device, &mut all);
+    let Some(record) = record else { return all };
+    let own = [
+        (b"DEVLINKS".as_slice(), devlinks(record.links.iter().map(Vec::as_slice))),
+        (b"TAGS", listed(&record.sticky_tags)),
+        (b"CURRENT_TAGS", listed(&record.current_tags)),
+        (b"USEC_INITIALIZED", record.initialized_usec.map(|usec| usec.to_string().into_bytes())),
+    ];
+    all.extend(own.into_iter().filter_map(|(key, value)| Some((key.to_vec(), value?))));
+    for (key, value) in &record.properties {
+        all.retain(|(known, _)| known != key);
+        all.push((key.clone(), value.clone()));
+    }
+    all
+}
+
+/// The name of the node gets `/dev/` in front.
+fn make_absolute(device: &Device, properties: &mut [Pair]) {
+    if let (Some(name), Some(pair)) =
+        (device.devname(), properties.iter_mut().find(|(key, _)| key == b"DEVNAME"))
+    {
+        pair.1 = [b"/dev/", name].concat();
     }
 }
 

@@ -5,9 +5,11 @@ use std::io::ErrorKind;
 
 use crate::builtin::{Builtin, Call, Pair, Ran};
 use crate::clean::{OF_INPUT, is_blank, replace_unsafe, trim_end, words};
-use crate::rules::decision::Skipped;
-use crate::rules::eval::Failed;
-use crate::rules::event::Event;
+use crate::device::Device;
+use crate::exec::Said;
+use crate::rules::decision::{Asked, Skipped};
+use crate::rules::eval::{Failed, errno};
+use crate::rules::event::{Event, remembered};
 use crate::rules::glob::fnmatch;
 use crate::rules::rule::{Import, Token};
 use crate::rules::subst::{LINE_MAX, PATH_MAX};
@@ -19,7 +21,7 @@ impl Event<'_> {
     pub(super) fn program(&mut self, command: &Template, negated: bool, token: &Token) -> bool {
         self.result.clear();
         let Some(command) = self.fill(command, LINE_MAX) else { return false };
-        let mut said = match self.spawn(&command) {
+        let mut said = match self.spawn(&command, token) {
             Ran::Done(said) => said,
             Ran::Failed => return negated,
             Ran::Skipped => return self.skip(command, token),
@@ -33,17 +35,20 @@ impl Event<'_> {
         !negated
     }
 
-    fn spawn(&mut self, command: &[u8]) -> Ran<Vec<u8>> {
+    fn spawn(&mut self, command: &[u8], token: &Token) -> Ran<Vec<u8>> {
         let words = words(command);
         if words.is_empty() {
             return Ran::Failed;
         }
-        self.world.program(&words, &self.environment())
-    }
-
-    fn environment(&self) -> Vec<Pair> {
-        let version = (b"UDEV_DATABASE_VERSION".to_vec(), b"1".to_vec());
-        std::iter::once(version).chain(self.properties()).collect()
+        let source = self.source(token);
+        let environment = environment(self.properties());
+        let Some(said) = self.world.program(&words, &environment, &source) else {
+            return Ran::Skipped;
+        };
+        let success = said.is_success();
+        let Said { outcome, stdout } = said;
+        self.decision.asked.push(Asked { command: command.to_vec(), outcome, source });
+        if success { Ran::Done(stdout) } else { Ran::Failed }
     }
 
     /// What would have been said is unknown: the rule ends here, whatever it wanted to hear.
@@ -69,13 +74,14 @@ impl Event<'_> {
                     Err(error) if error.kind() == ErrorKind::IsADirectory => false,
                     Err(error) => {
                         let what = format!("cannot read {}: {error}", path.escape_ascii());
-                        return Err(Failed { source: self.source(token), what });
+                        let (source, errno) = (self.source(token), errno(&error));
+                        return Err(Failed { source, what, errno });
                     }
                 }
             }
             Import::Program(command) => {
                 let Some(command) = self.fill(command, LINE_MAX) else { return Ok(false) };
-                match self.spawn(&command) {
+                match self.spawn(&command, token) {
                     Ran::Done(mut said) => {
                         text_of(&mut said);
                         self.take_lines(Some(&said), token)
@@ -91,9 +97,7 @@ impl Event<'_> {
                 }
             }
             Import::Db(key) => {
-                let old = self.old.filter(|_| self.device.uevent().action() != Action::Remove);
-                let found = old.and_then(|old| old.properties.iter().find(|(k, _)| **k == **key));
-                let found = found.map(|(_, value)| value.clone());
+                let found = self.of_record(key);
                 self.take(key, found, token)
             }
             Import::Cmdline(key) => {
@@ -160,16 +164,34 @@ impl Event<'_> {
     /// All properties of the device above whose names fit; it need not have one.
     fn import_parent(&mut self, filter: &[u8], token: &Token) -> bool {
         let Some(parent) = self.above(1) else { return false };
-        let own = |key: &[u8]| matches!(key, b"ACTION" | b"SEQNUM" | b"SYNTH_UUID");
-        let said = parent.uevent().properties().filter(|(key, _)| !own(key));
-        let mut pairs: Vec<Pair> =
-            said.map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
-        pairs.extend(self.world.record(parent.id()).unwrap_or_default().properties);
+        let pairs = remembered(parent, self.world.record(parent.id()).as_ref());
         for (key, value) in pairs.into_iter().filter(|(key, _)| fnmatch(filter, key)) {
             self.set(&key, Some(value), token);
         }
         true
     }
+
+    /// A property of the device as it was before this event; of one that goes away, none.
+    fn of_record(&self, key: &[u8]) -> Option<Vec<u8>> {
+        if self.device.uevent().action() == Action::Remove {
+            return None;
+        }
+        let value = |pairs: &[Pair]| {
+            pairs.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone())
+        };
+        // most are of the record, and then sysfs is not asked
+        self.old.and_then(|old| value(&old.properties)).or_else(|| {
+            let device = Device::at(self.device.sysfs(), self.device.uevent().devpath())?;
+            value(&remembered(&device, self.old))
+        })
+    }
+}
+
+/// What programs get: a device's properties, after what udev puts in front of them.
+#[must_use]
+pub fn environment(properties: Vec<Pair>) -> Vec<Pair> {
+    let version = (b"UDEV_DATABASE_VERSION".to_vec(), b"1".to_vec());
+    std::iter::once(version).chain(properties).collect()
 }
 
 /// What C takes for text: up to a NUL, and no more than a line may have.

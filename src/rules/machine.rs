@@ -1,29 +1,40 @@
-//! Stage 4: the machine as rules see it: files, constants, records. Runs nothing and changes nothing.
+//! Stage 4: the machine as rules see it: files, constants, records; programs and writes where it is told to.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Instant;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::builtin::{Builtin, Call, Kit, Pair, Ran};
 use crate::device::DeviceId;
 use crate::device::record::{Record, Records};
+use crate::exec::{Programs, Said, Task};
 use crate::host::{architecture, command_line, virtualization};
 use crate::rules::rule::Constant;
+use crate::rules::source::Source;
 use crate::rules::world::World;
 
 /// No file of properties is that large; what is beyond is not read.
 const FILE_LIMIT: u64 = 1 << 20;
 
-/// Reads the machine that we run on. Programs, builtins and writes are skipped, and say so.
+/// Reads the machine that we run on. It runs no programs and writes nothing, unless it was told to.
 #[derive(Clone, Debug)]
 pub struct Machine {
     records: Records,
     kit: Kit,
     command_line: Vec<u8>,
     virtualization: &'static str,
+    programs: Option<Programs>,
+    writes: bool,
+    /// Of the event at hand: when it began, and whether it may write.
+    begun: Cell<Instant>,
+    repeated: Cell<bool>,
 }
 
 impl Machine {
@@ -31,7 +42,48 @@ impl Machine {
     #[must_use]
     pub fn new(records: Records) -> Self {
         let kit = Kit::default();
-        Self { records, kit, command_line: command_line(), virtualization: virtualization() }
+        Self {
+            records,
+            kit,
+            command_line: command_line(),
+            virtualization: virtualization(),
+            programs: None,
+            writes: false,
+            begun: Cell::new(Instant::now()),
+            repeated: Cell::new(false),
+        }
+    }
+
+    /// It runs programs.
+    #[must_use]
+    pub fn running(self, programs: Programs) -> Self {
+        Self { programs: Some(programs), ..self }
+    }
+
+    /// It writes to sysfs and to sysctls.
+    #[must_use]
+    pub fn writing(self) -> Self {
+        Self { writes: true, ..self }
+    }
+
+    /// With another command line than the kernel was given.
+    #[must_use]
+    pub fn with_command_line(self, line: &[u8]) -> Self {
+        Self { command_line: line.to_vec(), ..self }
+    }
+
+    /// What follows is of one event, which has its time from now on. What was done when a device was
+    /// handled before is not done again: a `repeated` event writes nothing.
+    pub fn begin(&self, repeated: bool) {
+        self.begun.set(Instant::now());
+        self.repeated.set(repeated);
+    }
+
+    /// Runs a program in what is left of the event's time; `None` if no programs are run here.
+    pub fn run(&self, words: &[Vec<u8>], environment: &[Pair], by: &Source) -> Option<Said> {
+        let programs = self.programs.as_ref()?;
+        let until = self.begun.get() + programs.time;
+        Some(programs.run(&Task { words, environment, by: &by.to_string(), until }))
     }
 }
 
@@ -39,9 +91,25 @@ fn path(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
 
+/// Writes at once, as attributes want it, to a file that is there.
+fn write_below(root: &Path, name: &Path, value: &[u8]) -> io::Result<()> {
+    let below = name.strip_prefix(root).map_err(io::Error::other)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, flags, Mode::empty())?;
+    // a fifo would wait for a reader
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let file = File::from(rustix::fs::openat2(&root, below, flags, Mode::empty(), inside)?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("a regular file wanted"));
+    }
+    let mut file = file;
+    file.write_all(value)
+}
+
 impl World for Machine {
-    fn program(&self, _: &[Vec<u8>], _: &[Pair]) -> Ran<Vec<u8>> {
-        Ran::Skipped
+    fn program(&self, words: &[Vec<u8>], environment: &[Pair], by: &Source) -> Option<Said> {
+        self.run(words, environment, by)
     }
 
     fn builtin(&self, builtin: Builtin, call: &Call<'_>) -> Ran<Vec<Pair>> {
@@ -75,8 +143,9 @@ impl World for Machine {
         names.filter(|name| !name.starts_with(b".")).collect()
     }
 
-    fn write(&self, _: &[u8], _: &[u8]) -> io::Result<()> {
-        Err(io::Error::other("not done here"))
+    fn write(&self, root: &Path, name: &[u8], value: &[u8]) -> Option<io::Result<()>> {
+        let writes = self.writes && !self.repeated.get();
+        writes.then(|| write_below(root, path(name), value))
     }
 
     fn constant(&self, constant: Constant) -> Vec<u8> {

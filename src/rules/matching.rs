@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use crate::clean::trim_end;
 use crate::device::Device;
-use crate::rules::eval::Failed;
+use crate::rules::eval::{Failed, errno};
 use crate::rules::event::{Event, Found};
 use crate::rules::rule::{AttributeName, Matcher, ParentSubject, Rule, Subject, Token, What};
 use crate::rules::subst::{NAME_MAX, PATH_MAX};
@@ -53,6 +53,7 @@ impl Event<'_> {
             Err(error) => Err(Failed {
                 source: self.source(token),
                 what: format!("cannot read {}: {error}", path.escape_ascii()),
+                errno: errno(&error),
             }),
         }
     }
@@ -162,6 +163,9 @@ fn compared(matcher: &Matcher, value: &[u8]) -> bool {
     matcher.holds(trim_end(&value[..value.len().min(NAME_MAX)]))
 }
 
+/// Where sysctls are.
+pub(super) const SYSCTLS: &str = "/proc/sys";
+
 /// The file of a sysctl: in `net.ipv4.conf.eth0/1` dots separate and slashes are dots, in
 /// `net/ipv4/conf/eth0.1` it is the other way round; the first of both decides.
 pub(super) fn sysctl_path(name: &[u8]) -> Vec<u8> {
@@ -171,7 +175,7 @@ pub(super) fn sysctl_path(name: &[u8]) -> Vec<u8> {
         b'/' => b'.',
         other => *other,
     };
-    let mut path = b"/proc/sys/".to_vec();
+    let mut path = [SYSCTLS.as_bytes(), b"/"].concat();
     match first {
         Some(b'.') => path.extend(name.iter().map(swapped)),
         Some(_) | None => path.extend_from_slice(name),

@@ -12,7 +12,7 @@ pub mod eval;
 pub mod event;
 pub mod files;
 pub mod grammar;
-mod import;
+pub mod import;
 pub mod lint;
 pub mod machine;
 mod matching;

@@ -2,17 +2,20 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::path::Path;
 
 use crate::builtin::{Builtin, Call, Pair, Ran};
 use crate::device::DeviceId;
 use crate::device::record::Record;
+use crate::exec::Said;
 use crate::rules::rule::Constant;
+use crate::rules::source::Source;
 
 /// Everything outside of the device that a rule can ask for or change.
 pub trait World: Debug {
-    /// Runs a program to its end and gives its standard output. `words` is not empty; `environment`
-    /// is all that it gets.
-    fn program(&self, words: &[Vec<u8>], environment: &[Pair]) -> Ran<Vec<u8>>;
+    /// Runs a program to its end; `None` if no programs are run here. `words` is not empty;
+    /// `environment` is all that it gets.
+    fn program(&self, words: &[Vec<u8>], environment: &[Pair], by: &Source) -> Option<Said>;
 
     /// Runs a builtin, and gives the properties that it found.
     fn builtin(&self, builtin: Builtin, call: &Call<'_>) -> Ran<Vec<Pair>>;
@@ -29,11 +32,12 @@ pub trait World: Debug {
     /// The names in a folder, less those that begin with a dot.
     fn names(&self, folder: &[u8]) -> Vec<Vec<u8>>;
 
-    /// Writes to an attribute of sysfs or to a file below `/proc/sys`.
+    /// Writes to a file below `root`, which is sysfs or `/proc/sys`; no link and no `..` leads out of
+    /// there. `None` if nothing is written here.
     ///
     /// # Errors
     /// When that was not possible.
-    fn write(&self, path: &[u8], value: &[u8]) -> io::Result<()>;
+    fn write(&self, root: &Path, path: &[u8], value: &[u8]) -> Option<io::Result<()>>;
 
     fn constant(&self, constant: Constant) -> Vec<u8>;
 

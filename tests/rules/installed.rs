@@ -23,7 +23,7 @@ use rustix::fs::{CWD, FileType, Mode, makedev};
 
 use crate::answer;
 use crate::peer::private;
-use crate::world::Doing;
+use crate::world::doing;
 
 /// Rules write to attributes, and these are the machine's.
 const READ_ONLY: &str = "mount --bind /sys /sys && mount -o remount,bind,ro /sys";
@@ -80,7 +80,7 @@ fn the_machines_rules_decide_its_devices_as_udevadm_does() {
             for action in [Action::Add, Action::Change, Action::Remove] {
                 let Some(uevent) = replay(&sysfs, &path, action, 0) else { continue };
                 let device = Device::new(sysfs.clone(), Arc::new(uevent));
-                let world = Doing::new();
+                let world = doing();
                 let old = records.read(device.id());
                 let begin = |device| {
                     Event::new(device, &world, &names, old.as_ref(), rules::decide(device))

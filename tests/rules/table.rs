@@ -1,7 +1,7 @@
 //! Cases of `tests/fixtures/rules`, each decided by us and by `udevadm test`: its answer is the right one.
 //!
 //! A case begins with `=== its name`. Lines of the form `--- word value` say the `device` (`disk`), the
-//! `action` (`change`) and lines of the `record` before; `--- raw` that the text is escaped as in C;
+//! `action` (`change`) and lines of the `record` before, and of the `parent`'s; `--- raw` that the text is escaped as in C;
 //! `--- nothing` that the rules do nothing; and `--- apart` that on purpose we do not as systemd 252,
 //! which does not know this or loses more than a line, but as `--- says`. All else is rules, in which
 //! `@70@` stands for 70 letters.
@@ -25,7 +25,7 @@ use mapdev::uevent::Action;
 use crate::answer::{self, Answer};
 use crate::peer::private;
 use crate::tree::{Tree, devpath};
-use crate::world::Doing;
+use crate::world::doing;
 
 #[derive(Debug, Default)]
 pub(crate) struct Case {
@@ -34,6 +34,8 @@ pub(crate) struct Case {
     pub(crate) action: String,
     /// What is remembered of the device.
     pub(crate) record: String,
+    /// What is remembered of the device above.
+    parent: String,
     pub(crate) rules: Vec<u8>,
     raw: bool,
     nothing: bool,
@@ -77,6 +79,7 @@ impl Case {
             "device" => self.device = value.to_owned(),
             "action" => self.action = value.to_owned(),
             "record" => self.record.push_str(&format!("{value}\n")),
+            "parent" => self.parent.push_str(&format!("{value}\n")),
             "raw" => self.raw = true,
             "nothing" => self.nothing = true,
             "apart" => self.apart = true,
@@ -96,6 +99,7 @@ impl Case {
             device: self.device.clone(),
             action: self.action.clone(),
             record: self.record.clone(),
+            parent: self.parent.clone(),
             rules,
             ..Self::default()
         }
@@ -184,7 +188,7 @@ pub(crate) fn ours(case: &Case, tree: &Tree, names: &Names) -> Answer {
     let path = devpath(&case.device).as_bytes();
     let uevent = replay(&sysfs, path, case.action(), 0).unwrap();
     let device = Device::new(sysfs, Arc::new(uevent));
-    let world = Doing::new();
+    let world = doing();
     let old = Records::open(Path::new("/run/udev/data")).unwrap().read(device.id());
     let begun = || Event::new(&device, &world, names, old.as_ref(), rules::decide(&device));
     let mut event = begun();
@@ -230,6 +234,10 @@ pub(crate) fn ours(case: &Case, tree: &Tree, names: &Names) -> Answer {
 }
 
 fn id(case: &Case) -> Option<&'static str> {
+    id_of(&case.device)
+}
+
+fn id_of(device: &str) -> Option<&'static str> {
     let ids = [
         ("disk", "b8:240"),
         ("partition", "b8:252"),
@@ -238,7 +246,7 @@ fn id(case: &Case) -> Option<&'static str> {
         ("net", "n77"),
         ("port", "+usb:1-1"),
     ];
-    ids.iter().find(|(name, _)| *name == case.device).map(|(_, id)| *id)
+    ids.iter().find(|(name, _)| *name == device).map(|(_, id)| *id)
 }
 
 /// The machine before the event.
@@ -248,6 +256,11 @@ fn begin(case: &Case, tree: &Tree) {
     if !case.record.is_empty() {
         let path = Path::new("/run/udev/data").join(id(case).unwrap());
         fs::write(path, &case.record).unwrap();
+    }
+    if !case.parent.is_empty() {
+        let above = if case.device == "port" { "bus" } else { "disk" };
+        let path = Path::new("/run/udev/data").join(id_of(above).unwrap());
+        fs::write(path, &case.parent).unwrap();
     }
     // the one above the disk was seen before
     fs::write(

@@ -1,14 +1,17 @@
 //! What holds for any text of rules; for tests and for the fuzzer.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use mapdev::builtin::{Builtin, Call, Pair, Ran};
 use mapdev::device::record::Record;
 use mapdev::device::{Device, DeviceId, Sysfs};
+use mapdev::exec::{Outcome, Said};
 use mapdev::rules::Rules;
-use mapdev::rules::decision::Decision;
+use mapdev::rules::decision::{Decision, Source};
 use mapdev::rules::event::Event;
 use mapdev::rules::lint::lint;
 use mapdev::rules::names::Names;
@@ -22,10 +25,11 @@ use mapdev::uevent::{Action, Origin, Uevent};
 struct Parrot(Vec<u8>);
 
 impl World for Parrot {
-    fn program(&self, words: &[Vec<u8>], environment: &[Pair]) -> Ran<Vec<u8>> {
+    fn program(&self, words: &[Vec<u8>], environment: &[Pair], _: &Source) -> Option<Said> {
         assert!(!words.is_empty(), "a program without a name");
         assert_eq!(environment[0].0, b"UDEV_DATABASE_VERSION");
-        if words.len() > 1 { Ran::Done(self.0.clone()) } else { Ran::Failed }
+        let outcome = Outcome::Exited(if words.len() > 1 { 0 } else { 1 });
+        (words.len() < 4).then(|| Said { outcome, stdout: self.0.clone() })
     }
 
     fn builtin(&self, _: Builtin, call: &Call<'_>) -> Ran<Vec<Pair>> {
@@ -52,9 +56,10 @@ impl World for Parrot {
         vec![b"one".into(), b"two".into()]
     }
 
-    fn write(&self, path: &[u8], _: &[u8]) -> io::Result<()> {
-        assert!(path.starts_with(b"/"), "{}", path.escape_ascii());
-        Ok(())
+    fn write(&self, root: &Path, path: &[u8], _: &[u8]) -> Option<io::Result<()>> {
+        let path = Path::new(OsStr::from_bytes(path));
+        assert!(path.starts_with(root), "{}", path.display());
+        Some(Ok(()))
     }
 
     fn constant(&self, _: Constant) -> Vec<u8> {
