@@ -4,8 +4,6 @@
 use std::fmt;
 use std::io;
 
-use rustix::io::Errno;
-
 use crate::rules::decision::{Attribute, Source};
 use crate::rules::event::{Escape, Event};
 use crate::rules::resolve::Rules;
@@ -21,9 +19,12 @@ pub struct Failed {
     pub errno: i32,
 }
 
-/// An error of the system's by its number; what has none is a bad file (`EBADF`).
+/// What is no regular file, and has no error of the system's: a bad one, as `errno.h` calls it.
+const EBADF: i32 = 9;
+
+/// An error of the system's by its number.
 pub(super) fn errno(error: &io::Error) -> i32 {
-    error.raw_os_error().unwrap_or(Errno::BADF.raw_os_error())
+    error.raw_os_error().unwrap_or(EBADF)
 }
 
 impl fmt::Display for Failed {
