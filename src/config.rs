@@ -92,6 +92,12 @@ impl Config {
         }
     }
 
+    /// udev's state, beside the records: `/run/udev`.
+    #[must_use]
+    pub fn udev_folder(&self) -> PathBuf {
+        self.records_folder().parent().map_or_else(|| self.runtime.clone(), Path::to_owned)
+    }
+
     /// What is kept of the modules of `release`: across boots, or in shadow mode until the next one.
     #[must_use]
     pub fn module_cache(&self, release: &str) -> PathBuf {

@@ -9,6 +9,7 @@ use super::Dispatch;
 use super::command::{ChangeError, Notice};
 use super::known::Known;
 use super::worker::{Done, Job, Outcome};
+use crate::nodes::claims::Why;
 use crate::queue::Ticket;
 use crate::uevent::Origin;
 
@@ -33,7 +34,11 @@ impl Dispatch {
                 self.end_stale_grants(&known, job.grants.as_deref(), &mut problems);
                 let old = self.table.insert(known.clone());
                 self.forget_moved(&known, usec(), &mut problems);
-                problems.extend(self.publisher.publish(&known, old.as_deref(), &self.table));
+                let why = match job.uevent.origin {
+                    Origin::Kernel => Why::Event,
+                    Origin::Coldplug | Origin::Policy => Why::Again,
+                };
+                problems.extend(self.publisher.publish(&known, old.as_deref(), why, &self.table));
                 problems.extend(self.teller.handled(&job.uevent, &known, usec()));
                 self.tell_awaiting(&known);
                 self.notice_module(&known);

@@ -14,6 +14,7 @@ pub mod known;
 mod load;
 mod names;
 mod publish;
+mod settle;
 mod sweep;
 mod table;
 mod tell;
@@ -156,6 +157,8 @@ impl Dispatch {
         {
             warn!("{}: {error}", config.dev.display());
         }
+        let mut publisher = Publisher::new(&config, map);
+        publisher.restore_claims(&records);
         Ok(Self {
             sysfs: Sysfs::new(&config.sysfs),
             records,
@@ -164,7 +167,7 @@ impl Dispatch {
             workers,
             done,
             table: Table::default(),
-            publisher: Publisher::new(&config, map),
+            publisher,
             kernel: None,
             teller: Teller::new(config.mode == Mode::Active, notices)?,
             rival: tell::rival(&config)?,

@@ -71,15 +71,16 @@ fn map_node(name: &StaticName) -> Node {
 impl Fixed {
     pub(super) fn new(config: &Config) -> Self {
         let file = config.runtime.join("static-nodes");
-        // udev has them beside its records
-        let beside = config.records_folder().parent().map(Path::to_owned);
-        let beside = beside.filter(|_| config.mode == Mode::Active);
+        let beside = match config.mode {
+            Mode::Active => config.udev_folder(),
+            Mode::Shadow => config.runtime.clone(),
+        };
         Self {
             statics: Statics::default(),
             told: BTreeSet::new(),
             made: read_made(&file),
             file,
-            tags: beside.unwrap_or_else(|| config.runtime.clone()).join("static_node-tags"),
+            tags: beside.join("static_node-tags"),
             walked: false,
         }
     }

@@ -9,13 +9,15 @@ use super::names::{self, Fixed};
 use super::table::Table;
 use crate::config::{Config, Mode};
 use crate::device::DeviceId;
+use crate::device::record::Records;
 use crate::map::kernel::Kernel;
 use crate::map::layout::E_LIVE;
 use crate::map::serve::KernelChange;
 use crate::map::shim::{self, Told};
 use crate::map::{Kind, MapWriter, Node, WriterStats};
-use crate::nodes::claims::{Claims, LinkChange};
+use crate::nodes::claims::{Claims, LinkChange, Why};
 use crate::nodes::links;
+use crate::nodes::stack::Stack;
 use crate::uevent::Devnum;
 
 /// The claims on links, the map, and `/dev` in active mode.
@@ -26,12 +28,28 @@ pub(super) struct Publisher {
     pub(super) fixed: Fixed,
     /// `None` in shadow mode: links are computed, not made.
     pub(super) dev: Option<PathBuf>,
+    /// The claims on disk, in active mode; what a worker has entered is taken back here.
+    stack: Option<Stack>,
 }
 
 impl Publisher {
     pub(super) fn new(config: &Config, map: MapWriter) -> Self {
         let dev = (config.mode == Mode::Active).then(|| config.dev.clone());
-        Self { claims: Claims::default(), map, fixed: Fixed::new(config), dev }
+        let links = config.udev_folder().join("links");
+        let stack = dev.as_ref().map(|dev| Stack::new(&links, dev));
+        Self { claims: Claims::default(), map, fixed: Fixed::new(config), dev, stack }
+    }
+
+    /// Takes in the claims of an earlier run, ours or systemd-udevd's.
+    pub(super) fn restore_claims(&mut self, records: &Records) {
+        let Some(stack) = &self.stack else { return };
+        for (link, claims) in stack.load(|id| records.read(id).unwrap_or_default().links) {
+            let owner = links::target(stack.dev(), &link)
+                .and_then(|node| claims.iter().find(|claim| claim.node == node));
+            let owner = owner.map(|claim| claim.id.clone());
+            let claims: Vec<_> = claims.into_iter().map(|one| (one.id, one.priority)).collect();
+            self.claims.restore(&link, &claims, owner.as_ref());
+        }
     }
 
     /// Publishes a device after its event; `table` holds it already, `old` is what it was.
@@ -39,6 +57,7 @@ impl Publisher {
         &mut self,
         known: &Known,
         old: Option<&Known>,
+        why: Why,
         table: &Table,
     ) -> Vec<String> {
         let mut problems = Vec::new();
@@ -57,24 +76,37 @@ impl Publisher {
         if !same_node {
             self.link(&links::by_number(devnum), Some(name), &mut problems);
         }
-        let changes = self.claims.update(&known.id, &known.decision.links);
-        self.apply(changes, table, &mut problems);
-        if !same_node && old.is_some() {
-            // the links that it owns point to its old name
-            let names: Vec<Vec<u8>> = self.claims.owned(&known.id).map(<[u8]>::to_vec).collect();
+        let mut changes = self.claims.update(&known.id, &known.decision.links, why);
+        if !same_node {
+            // the links that it owns point to its old name, or are as an earlier run left them
+            let told = |name: &[u8]| changes.iter().any(|change| change.name == name);
+            let again = self.claims.owned(&known.id).filter(|name| !told(name));
             let owner = || Some(known.id.clone());
-            let again = names.into_iter().map(|name| LinkChange { name, owner: owner() });
-            self.apply(again.collect(), table, &mut problems);
+            let again = again.map(|name| LinkChange { name: name.to_vec(), owner: owner() });
+            let again: Vec<_> = again.collect();
+            changes.extend(again);
         }
+        self.apply(changes, table, &mut problems);
         problems
     }
 
     /// Withdraws a device that is gone; `table` no longer holds it.
     pub(super) fn withdraw(&mut self, old: &Known, table: &Table) -> Vec<String> {
-        let mut problems = Vec::new();
-        let changes = self.claims.update(&old.id, &[]);
-        self.apply(changes, table, &mut problems);
+        let mut problems = self.give_up(&old.id, table);
         self.withdraw_node(old, table, &mut problems);
+        problems
+    }
+
+    /// Takes back all claims of a device.
+    pub(super) fn give_up(&mut self, id: &DeviceId, table: &Table) -> Vec<String> {
+        let mut problems = Vec::new();
+        for link in self.claims.claimed(id) {
+            if let Some(Err(error)) = self.stack.as_ref().map(|stack| stack.leave(link, id)) {
+                problems.push(format!("claim on link `{}`: {error}", link.escape_ascii()));
+            }
+        }
+        let changes = self.claims.update(id, &[], Why::Event);
+        self.apply(changes, table, &mut problems);
         problems
     }
 
@@ -90,7 +122,15 @@ impl Publisher {
 
     fn apply(&mut self, changes: Vec<LinkChange>, table: &Table, problems: &mut Vec<String>) {
         for LinkChange { name, owner } in changes {
-            let target = owner.as_ref().and_then(|id| node_name(id, table));
+            let target = match &owner {
+                // one of an earlier run that we did not meet yet: its link waits for it
+                Some(id) if table.get(id).is_none() => continue,
+                Some(id) => node_name(id, table),
+                None => None,
+            };
+            if let (None, Some(stack)) = (&owner, &self.stack) {
+                stack.clear(&name);
+            }
             self.link(&name, target.as_deref(), problems);
             if table.named(&name).is_some() {
                 problems.push(format!("link `{}` has a node's name", name.escape_ascii()));

@@ -226,6 +226,14 @@ impl Dispatch {
             }
             problems.into_iter().for_each(|problem| warn!("{id}: {problem}"));
         }
+        let there =
+            |id: &DeviceId| self.table.get(id).is_some() || self.queue.concerns(id.as_bytes());
+        let claimants = self.publisher.claims.claimants();
+        let gone: Vec<_> = claimants.filter(|id| !there(id)).cloned().collect();
+        for id in gone {
+            let problems = self.publisher.give_up(&id, &self.table);
+            problems.into_iter().for_each(|problem| warn!("{id}: {problem}"));
+        }
         let problems = self.publisher.sweep(&self.table);
         problems.into_iter().for_each(|problem| warn!("{problem}"));
     }

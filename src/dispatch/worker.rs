@@ -9,7 +9,6 @@ use std::thread;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 use tracing::debug;
 
@@ -19,8 +18,8 @@ use crate::config::{Config, Mode};
 use crate::device::record::{Record, Records};
 use crate::device::{Device, DeviceId, Sysfs};
 use crate::modules::ModuleDb;
-use crate::nodes::Permissions;
-use crate::nodes::devtmpfs::{KERNEL_DEFAULT, Node, decided};
+use crate::nodes::devtmpfs::Node;
+use crate::nodes::stack::Stack;
 use crate::nodes::tmpfiles::Line;
 use crate::policy::Policy;
 use crate::policy::apply;
@@ -141,27 +140,32 @@ impl Workers {
 }
 
 /// What a worker works with.
-struct Hands {
-    sysfs: Sysfs,
-    dev: PathBuf,
-    records: Records,
+pub(super) struct Hands {
+    pub(super) sysfs: Sysfs,
+    pub(super) dev: PathBuf,
+    pub(super) records: Records,
+    /// Where claims on links are entered; not in shadow mode.
+    pub(super) stack: Option<Stack>,
     /// What rules see beside the device.
     machine: Machine,
     /// Which rules matter to which events; of this worker alone.
     plans: RefCell<Plans>,
-    active: bool,
+    pub(super) active: bool,
 }
 
 impl Hands {
     fn new(config: &Config) -> io::Result<Self> {
         let records = Records::open(&config.records_folder())?;
+        let active = config.mode == Mode::Active;
+        let links = config.udev_folder().join("links");
         Ok(Self {
             sysfs: Sysfs::new(&config.sysfs),
             dev: config.dev.clone(),
             machine: Machine::new(records.clone()),
             records,
+            stack: active.then(|| Stack::new(&links, &config.dev)),
             plans: RefCell::default(),
-            active: config.mode == Mode::Active,
+            active,
         })
     }
 
@@ -219,7 +223,7 @@ impl Hands {
         let instance = instance.unwrap_or(0);
         let before = job.known.as_deref().filter(|known| known.instance == instance);
         let old = match before {
-            Some(known) => Some(known.record.clone()),
+            Some(known) => self.records.still(device.id(), &known.record),
             // another device of this id was known: what was remembered is not about this one
             None if job.known.is_some() => None,
             None => self.records.read(device.id()),
@@ -288,14 +292,6 @@ impl Hands {
         (Arc::new(said), Vec::new())
     }
 
-    /// Whether the node is as the kernel made it.
-    fn is_untouched(&self, device: &Device) -> bool {
-        let node = device.devname().zip(device.devnum());
-        let node = node.and_then(|(name, number)| Node::find(&self.dev, name, number).ok()?);
-        let made = decided(&rules::decide(device), KERNEL_DEFAULT);
-        node.is_some_and(|node| node.permissions() == made)
-    }
-
     /// What kernel and rules say in this event.
     fn decide(
         &self,
@@ -319,73 +315,4 @@ impl Hands {
         }
         decision
     }
-
-    /// Settles the node in active mode; in shadow mode says where it differs.
-    fn node(
-        &self,
-        device: &Device,
-        decision: &Decision,
-        apply: &Decision,
-        problems: &mut Vec<String>,
-    ) -> (Permissions, Vec<crate::nodes::Mismatch>) {
-        let missing = decided(decision, KERNEL_DEFAULT);
-        let (Some(name), Some(devnum)) = (device.devname(), device.devnum()) else {
-            return (missing, Vec::new());
-        };
-        match Node::find(&self.dev, name, devnum) {
-            Ok(None) => (missing, Vec::new()),
-            Ok(Some(node)) if !self.active => {
-                (decided(decision, node.permissions()), node.mismatches(decision))
-            }
-            Ok(Some(node)) => match node.settle(apply) {
-                Ok(permissions) => (permissions, Vec::new()),
-                Err(error) => {
-                    problems.push(error.to_string());
-                    (node.permissions(), Vec::new())
-                }
-            },
-            Err(error) => {
-                // in shadow mode /dev is another manager's: what it holds is no problem of ours
-                if self.active {
-                    problems.push(error.to_string());
-                }
-                (missing, Vec::new())
-            }
-        }
-    }
-
-    fn record(
-        &self,
-        device: &Device,
-        before: Option<&Known>,
-        old: Option<&Record>,
-        decision: &Decision,
-        problems: &mut Vec<String>,
-    ) -> Record {
-        let numbered = device.devnum().is_some();
-        let links = decision.links.iter().filter(|_| numbered);
-        let record = Record {
-            links: links.clone().map(|link| link.name.clone()).collect(),
-            link_priority: links.map(|link| link.priority).max().unwrap_or(decision.link_priority),
-            initialized_usec: old.and_then(|old| old.initialized_usec).or_else(|| Some(now_usec())),
-            properties: decision.lasting_properties(),
-            sticky_tags: decision.tags.sticky.clone(),
-            current_tags: decision.tags.current.clone(),
-        };
-        // what dispatch remembers was written by us: nobody need look at the file
-        if before.is_some_and(|known| known.record == record) {
-            return record;
-        }
-        if let Err(error) = self.records.write(device.id(), &record, old) {
-            problems.push(format!("cannot write the record: {error}"));
-        }
-        record
-    }
-}
-
-/// The monotonic clock in microseconds, as USEC_INITIALIZED counts.
-fn now_usec() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    seconds * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
 }

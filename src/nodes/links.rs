@@ -54,6 +54,23 @@ pub fn relative(name: &[u8], target: &[u8]) -> Vec<u8> {
     parts.join(&b'/')
 }
 
+/// The node that a link leads to, below `/dev`; `None` if it is no link of ours.
+#[must_use]
+pub fn target(dev: &Path, name: &[u8]) -> Option<Vec<u8>> {
+    let text = fs::read_link(place(dev, name).ok()?).ok()?;
+    let mut parts: Vec<&[u8]> = name.split(|byte| *byte == b'/').collect();
+    parts.pop();
+    for part in text.components() {
+        match part {
+            Component::Normal(part) => parts.push(part.as_bytes()),
+            Component::ParentDir => drop(parts.pop()?),
+            Component::CurDir => {}
+            Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(parts.join(&b'/'))
+}
+
 /// Whether a name stays below `/dev`: no empty part, no `.`, no `..`, not absolute.
 #[must_use]
 pub fn is_safe(name: &[u8]) -> bool {
@@ -155,6 +172,7 @@ mod tests {
         point(dev.path(), b"disk/by-path/y", b"sdb").unwrap();
         let link = fs::read_link(dev.path().join("disk/by-id/x")).unwrap();
         assert_eq!(link, Path::new("../../sdb"));
+        assert_eq!(target(dev.path(), b"disk/by-id/x").as_deref(), Some(b"sdb".as_slice()));
         remove(dev.path(), b"disk/by-id/x").unwrap();
         assert!(!dev.path().join("disk/by-id").exists());
         assert!(dev.path().join("disk/by-path/y").is_symlink());

@@ -1,9 +1,11 @@
 //! Stage 5: a decision becomes the owner, mode and links of a node in devtmpfs.
 
 pub mod claims;
+pub mod contest;
 pub mod devtmpfs;
 pub mod fixed;
 pub mod links;
+pub mod stack;
 pub mod statics;
 pub mod tmpfiles;
 

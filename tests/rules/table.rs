@@ -219,6 +219,7 @@ pub(crate) fn ours(case: &Case, tree: &Tree, names: &Names) -> Answer {
         properties: decision.lasting_properties(),
         sticky_tags: decision.tags.sticky.clone(),
         current_tags: decision.tags.current.clone(),
+        persist: decision.persist,
     };
     // rules that failed leave the record as it was, and a device that is gone has none
     let record = match (removed, failed) {

@@ -1,0 +1,114 @@
+//! Stage 5 in a worker: a decision becomes the node, the claims on links and the record of its device.
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::known::Known;
+use super::worker::Hands;
+use crate::device::Device;
+use crate::device::record::Record;
+use crate::nodes::devtmpfs::{KERNEL_DEFAULT, Node, decided};
+use crate::nodes::{Mismatch, Permissions};
+use crate::rules;
+use crate::rules::decision::{Decision, Link};
+
+impl Hands {
+    /// Whether the node is as the kernel made it.
+    pub(super) fn is_untouched(&self, device: &Device) -> bool {
+        let node = device.devname().zip(device.devnum());
+        let node = node.and_then(|(name, number)| Node::find(&self.dev, name, number).ok()?);
+        let made = decided(&rules::decide(device), KERNEL_DEFAULT);
+        node.is_some_and(|node| node.permissions() == made)
+    }
+
+    /// Settles the node in active mode; in shadow mode says where it differs.
+    pub(super) fn node(
+        &self,
+        device: &Device,
+        decision: &Decision,
+        apply: &Decision,
+        problems: &mut Vec<String>,
+    ) -> (Permissions, Vec<Mismatch>) {
+        let missing = decided(decision, KERNEL_DEFAULT);
+        let (Some(name), Some(devnum)) = (device.devname(), device.devnum()) else {
+            return (missing, Vec::new());
+        };
+        match Node::find(&self.dev, name, devnum) {
+            Ok(None) => (missing, Vec::new()),
+            Ok(Some(node)) if !self.active => {
+                (decided(decision, node.permissions()), node.mismatches(decision))
+            }
+            Ok(Some(node)) => match node.settle(apply) {
+                Ok(permissions) => (permissions, Vec::new()),
+                Err(error) => {
+                    problems.push(error.to_string());
+                    (node.permissions(), Vec::new())
+                }
+            },
+            Err(error) => {
+                // in shadow mode /dev is another manager's: what it holds is no problem of ours
+                if self.active {
+                    problems.push(error.to_string());
+                }
+                (missing, Vec::new())
+            }
+        }
+    }
+
+    pub(super) fn record(
+        &self,
+        device: &Device,
+        before: Option<&Known>,
+        old: Option<&Record>,
+        decision: &Decision,
+        problems: &mut Vec<String>,
+    ) -> Record {
+        let numbered = device.devnum().is_some();
+        let links = decision.links.iter().filter(|_| numbered);
+        let record = Record {
+            links: links.clone().map(|link| link.name.clone()).collect(),
+            link_priority: links.map(|link| link.priority).max().unwrap_or(decision.link_priority),
+            initialized_usec: old.and_then(|old| old.initialized_usec).or_else(|| Some(now_usec())),
+            properties: decision.lasting_properties(),
+            sticky_tags: decision.tags.sticky.clone(),
+            current_tags: decision.tags.current.clone(),
+            persist: decision.persist,
+        };
+        if numbered {
+            problems.extend(self.claim(device, before, old, decision));
+        }
+        if let Err(error) = self.records.write(device.id(), &record, old) {
+            problems.push(format!("cannot write the record: {error}"));
+        }
+        record
+    }
+
+    /// Enters what the device claims of links; who owns them is for dispatch to say.
+    fn claim(
+        &self,
+        device: &Device,
+        before: Option<&Known>,
+        old: Option<&Record>,
+        decision: &Decision,
+    ) -> Vec<String> {
+        let Some((stack, node)) = self.stack.as_ref().zip(device.devname()) else {
+            return Vec::new();
+        };
+        // of what dispatch remembers, we know that it was entered
+        let same = before.is_some_and(|known| known.devname() == Some(node));
+        let ours = old.filter(|_| same);
+        let entered = |link: &Link| {
+            ours.is_some_and(|ours| {
+                ours.link_priority == link.priority && ours.links.contains(&link.name)
+            })
+        };
+        let before = old.map_or(&[][..], |old| &old.links);
+        stack.update(device.id(), node, decision.links.iter(), before, entered)
+    }
+}
+
+/// The monotonic clock in microseconds, as USEC_INITIALIZED counts.
+fn now_usec() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
+}
