@@ -38,7 +38,8 @@ pub(crate) fn theirs(devpath: &str, action: &str) -> (Answer, String) {
     let mut command = Command::new("udevadm");
     command.args(["test", "--action", action, &format!("/sys{devpath}")]);
     command.env_clear().env("SYSTEMD_DEVICE_VERIFY_SYSFS", "0").stderr(Stdio::piped());
-    command.env("SYSTEMD_PROC_CMDLINE", COMMAND_LINE);
+    // labels are told in its log alone, where no security module takes them
+    command.env("SYSTEMD_PROC_CMDLINE", COMMAND_LINE).env("SYSTEMD_LOG_LEVEL", "debug");
     let output = command.output().unwrap();
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut runs = String::new();
@@ -52,7 +53,10 @@ pub(crate) fn theirs(devpath: &str, action: &str) -> (Answer, String) {
     }
     let mut answer = comparable(pairs.into_iter());
     answer.insert("(run)".into(), runs);
-    (answer, String::from_utf8_lossy(&output.stderr).into_owned())
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    let labels = log.lines().filter_map(|line| line.split_once(" SECLABEL{"));
+    labels_of(labels.map(|(_, label)| label.replace("}='", "=")), &mut answer);
+    (answer, log)
 }
 
 /// Properties and what is to be run; and all that was decided.
@@ -63,7 +67,19 @@ pub(crate) fn ours(event: Event<'_>) -> (Answer, Decision) {
     let decision = event.finish();
     let runs = decision.run.iter().map(|run| format!("'{}' ", text(&run.command)));
     answer.insert("(run)".into(), runs.collect());
+    let labels = decision.seclabels.iter();
+    labels_of(
+        labels.map(|(module, label)| format!("{}={}'", text(module), text(label))),
+        &mut answer,
+    );
     (answer, decision)
+}
+
+fn labels_of(labels: impl Iterator<Item = String>, answer: &mut Answer) {
+    let labels: Vec<_> = labels.collect();
+    if !labels.is_empty() {
+        answer.insert("(labels)".into(), labels.join(" "));
+    }
 }
 
 /// What is remembered of the device.

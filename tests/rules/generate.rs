@@ -116,7 +116,10 @@ fn matching(random: &mut Random) -> String {
             let (name, likely) = attributes[random.below(attributes.len())];
             compare(random, &format!("ATTR{{{name}}}"), likely)
         }
-        14 => compare(random, "SYSCTL{kernel/ostype}", "Linux"),
+        14 => {
+            let name = one(random, &["kernel/ostype", "kernel.ostype", "kernel/$env{NONE}ostype"]);
+            compare(random, &format!("SYSCTL{{{name}}}"), "Linux")
+        }
         15 => compare(random, "KERNELS", "usb1"),
         16 => compare(random, "SUBSYSTEMS", "usb"),
         17 => compare(random, "DRIVERS", "uas"),
@@ -157,7 +160,7 @@ fn asking(random: &mut Random) -> String {
 
 fn assigning(random: &mut Random) -> String {
     let set = |random: &mut Random, with: &[&str]| one(random, with).to_owned();
-    match random.below(20) {
+    match random.below(22) {
         0 => {
             let owner = one(random, &["daemon", "1", "nobody-there", "$env{NONE}root", "65535"]);
             format!("OWNER{}\"{owner}\"", set(random, &["=", "=", ":=", "+="]))
@@ -196,7 +199,15 @@ fn assigning(random: &mut Random) -> String {
         15 => format!("OPTIONS+=\"link_priority={}\"", one(random, &["7", "-100", "0"])),
         16 => "OPTIONS+=\"db_persist\"".to_owned(),
         17 => format!("OPTIONS+=\"string_escape={}\"", one(random, &["none", "replace"])),
-        18 => format!("GOTO=\"{}\"", one(random, &["one", "two"])),
+        18 => {
+            let name = one(random, &["net/ipv4/ip_default_ttl", "net.ipv4.ip_default_ttl"]);
+            format!("SYSCTL{{{name}}}=\"{}\"", one(random, &["65", "66", "$attr{size}", "x"]))
+        }
+        19 => {
+            let text = one(random, &["x\\ty", "\\x41$kernel", "a\\\"b", "\\u00e9", "%n\\101"]);
+            format!("ENV{{{}}}=e\"{text}\"", one(random, &KEYS))
+        }
+        20 => format!("GOTO=\"{}\"", one(random, &["one", "two"])),
         _ => format!("LABEL=\"{}\"", one(random, &["one", "two"])),
     }
 }
@@ -222,6 +233,14 @@ pub(crate) fn case(random: &mut Random) -> (Case, Text) {
         let swapped = random.below(pairs.len());
         pairs.swap(0, swapped);
         rules.push(pairs);
+    }
+    // one alone: the peer's log does not say that another was taken back
+    if random.below(4) == 0 {
+        let module = one(random, &["selinux", "smack"]);
+        let pair =
+            format!("SECLABEL{{{module}}}+=\"l{}\"", value(random).replace(['\\', '\''], ""));
+        let rule = random.below(rules.len());
+        rules[rule].push(pair);
     }
     // what happened shows, whatever it was
     rules.push(vec!["ENV{Z}=\"$env{A}|$env{B}|$result|$id|$name|$driver\"".to_owned()]);

@@ -105,8 +105,8 @@ fn damaged_rules_are_understood_as_udevadm_understands_them() {
             }
             let differs = |text: &Vec<u8>| {
                 let case = case.with(text.clone());
-                let ours = ours(&case, &tree, &names);
-                let theirs = theirs(&case, &tree);
+                let [ours, theirs] =
+                    [ours(&case, &tree, &names), theirs(&case, &tree)].map(without_labels);
                 // systemd 252 ends on some empty tags, and `A=B=C` may mean two things
                 let clear = !ours.keys().any(|key| key.contains('='));
                 let replaced = theirs.get("(node)").is_some_and(|node| node == GONE);
@@ -126,6 +126,12 @@ fn damaged_rules_are_understood_as_udevadm_understands_them() {
         println!("{DAMAGED} texts, {changed} decided otherwise than before they were damaged");
         assert!(changed > DAMAGED / 6);
     });
+}
+
+/// The peer tells of labels in its log alone, in which damaged text may look like one.
+fn without_labels(mut answer: Answer) -> Answer {
+    answer.remove("(labels)");
+    answer
 }
 
 /// What newer versions know and 252 does not, or what we do apart on purpose.

@@ -149,6 +149,9 @@ fn unescaped(text: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Of this network alone, and of no effect on anything else.
+const TTL: &str = "/proc/sys/net/ipv4/ip_default_ttl";
+
 /// A node in whose place systemd 252 has put a link of its name.
 pub(crate) const GONE: &str = "gone";
 
@@ -176,8 +179,14 @@ pub(crate) fn theirs(case: &Case, tree: &Tree) -> Answer {
     let text = id(case).and_then(|id| fs::read(Path::new("/run/udev/data").join(id)).ok());
     let record = text.map(|text| Record::parse(&text)).unwrap_or_default();
     answer::remember(&record, &mut answer);
-    answer.insert("(written)".into(), tree.writable());
+    written(tree, &mut answer);
     answer
+}
+
+/// What rules have written to.
+fn written(tree: &Tree, answer: &mut Answer) {
+    answer.insert("(written)".into(), tree.writable());
+    answer.insert("(ttl)".into(), fs::read_to_string(TTL).unwrap());
 }
 
 pub(crate) fn ours(case: &Case, tree: &Tree, names: &Names) -> Answer {
@@ -230,7 +239,7 @@ pub(crate) fn ours(case: &Case, tree: &Tree, names: &Names) -> Answer {
     // some devices of the tree have no id here: nothing was looked at
     let looked_at = id(case).map_or_else(Record::default, |_| Record::parse(&record.to_bytes()));
     answer::remember(&looked_at, &mut answer);
-    answer.insert("(written)".into(), tree.writable());
+    written(tree, &mut answer);
     answer
 }
 
@@ -272,6 +281,7 @@ fn begin(case: &Case, tree: &Tree) {
     fs::write("/run/props", "# c\n A = b c \nQ=\"q \"\nS='s'\nBAD='x\nE=\nLAST=1").unwrap();
     fs::write("/etc/udev/rules.d/50-test.rules", &case.rules).unwrap();
     tree.reset();
+    fs::write(TTL, "64").unwrap();
 }
 
 #[test]
