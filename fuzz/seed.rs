@@ -1,5 +1,5 @@
 //! Writes the packets of `tests/fixtures/uevents` as files, for the fuzzer to begin with; into a folder
-//! whose name ends in `rules`, the cases of `tests/fixtures/rules`.
+//! whose name ends in `rules`, the cases of `tests/fixtures/rules`; in `hwdb`, a source and what is compiled of it.
 
 #[path = "../tests/uevent_packets/mod.rs"]
 #[allow(dead_code, reason = "packets are checked by the target")]
@@ -8,6 +8,8 @@ mod uevent_packets;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mapdev::device::hwdb::compile::Compiler;
+use mapdev::device::hwdb::source::parse;
 use uevent_packets::{hostile, packets};
 
 fn main() -> std::io::Result<()> {
@@ -15,6 +17,9 @@ fn main() -> std::io::Result<()> {
     fs::create_dir_all(&folder)?;
     if folder.ends_with("rules") {
         return rules(&folder);
+    }
+    if folder.ends_with("hwdb") {
+        return hwdb(&folder);
     }
     let good = [
         packets(include_str!("../tests/fixtures/uevents/sysfs.txt")),
@@ -26,6 +31,15 @@ fn main() -> std::io::Result<()> {
         fs::write(folder.join(format!("seed-{index:03}")), packet)?;
     }
     Ok(())
+}
+
+fn hwdb(folder: &Path) -> std::io::Result<()> {
+    let source = b"usb:v1D6B*\nusb:v046Dp[Cc]*\n A=1\n B=two # c\n\nevdev:*:dmi:?vn\n A=3\n";
+    let (properties, _) = parse(Path::new("a.hwdb"), source);
+    let mut compiler = Compiler::default();
+    compiler.add(b"a.hwdb", &properties);
+    fs::write(folder.join("source"), source)?;
+    fs::write(folder.join("compiled"), compiler.finish())
 }
 
 fn rules(folder: &Path) -> std::io::Result<()> {

@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use super::output::Color;
 use super::{
-    chmod, chown, completions, explain, info, list, log_level, man, map, module, reload, reset,
-    settle, shim, test, verify,
+    chmod, chown, completions, explain, hwdb, info, list, log_level, man, map, module, reload,
+    reset, settle, shim, test, verify,
 };
 
 const AFTER_HELP: &str = "\
@@ -90,6 +90,8 @@ pub enum Command {
     /// The device is looked up in sysfs. Programs and builtins are not run, nothing is written, and
     /// what was left out for that is told: a rule ends where it waits for one of them.
     Test(test::Args),
+    /// Ask the hardware database, and compile it; needs no daemon
+    Hwdb(hwdb::Args),
     /// Look after the kernel module that serves the map as a file system
     Shim(shim::Args),
     /// Check udev rules for mistakes; needs no daemon

@@ -13,6 +13,7 @@ pub mod completions;
 pub mod escape;
 pub mod explain;
 pub mod failure;
+pub mod hwdb;
 pub mod info;
 pub mod list;
 pub mod log_level;
@@ -94,6 +95,9 @@ fn run(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failure> {
     if let Command::Test(args) = &cli.command {
         return test::run(args, output);
     }
+    if let Command::Hwdb(args) = &cli.command {
+        return hwdb::run(args, output);
+    }
     if let Command::Module(args) = &cli.command
         && !args.is_for_the_daemon()
     {
@@ -131,6 +135,7 @@ async fn ask_the_daemon(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failur
         Command::LogLevel(args) => log_level::run(&session, args, output).await,
         Command::Module(args) => module::ask_the_daemon(&session, args, output).await,
         Command::Completions(_)
+        | Command::Hwdb(_)
         | Command::Man(_)
         | Command::Shim(_)
         | Command::Test(_)
@@ -156,6 +161,7 @@ fn patience(command: &Command) -> Option<Duration> {
         | Command::Reload(_)
         | Command::Module(_)
         | Command::Completions(_)
+        | Command::Hwdb(_)
         | Command::Man(_)
         | Command::Test(_)
         | Command::Shim(_)

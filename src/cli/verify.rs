@@ -79,7 +79,11 @@ fn show(
 }
 
 /// One line each in a pipe; on a terminal, the line of the file and a caret below.
-fn told(problem: &Problem, source: Option<&[u8]>, output: &mut Output<'_>) -> Result<(), Failure> {
+pub(super) fn told(
+    problem: &Problem,
+    source: Option<&[u8]>,
+    output: &mut Output<'_>,
+) -> Result<(), Failure> {
     if !output.is_terminal() {
         return Ok(output.line(&escape::text(&problem.to_string()))?);
     }
@@ -97,7 +101,7 @@ fn told(problem: &Problem, source: Option<&[u8]>, output: &mut Output<'_>) -> Re
     Ok(())
 }
 
-fn document(problem: &Problem) -> Value {
+pub(super) fn document(problem: &Problem) -> Value {
     json!({
         "file": problem.file.to_string_lossy(),
         "line": problem.line,

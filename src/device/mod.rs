@@ -3,6 +3,7 @@
 //! A [`Device`] joins the kernel's message with sysfs. An attribute is read when somebody asks for
 //! it, and once an event.
 
+pub mod hwdb;
 mod lookup;
 pub mod record;
 pub mod replay;
