@@ -3,6 +3,8 @@
 //! One file for each name. A builtin looks at the device and at what it was given in its [`Kit`]; it knows
 //! nothing of rules.
 
+pub mod uaccess;
+
 use crate::clean::is_blank;
 use crate::device::Device;
 

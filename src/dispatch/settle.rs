@@ -10,6 +10,7 @@ use crate::nodes::devtmpfs::{KERNEL_DEFAULT, Node, decided};
 use crate::nodes::{Mismatch, Permissions};
 use crate::rules;
 use crate::rules::decision::{Decision, Link};
+use crate::uevent::Action;
 
 impl Hands {
     /// Whether the node is as the kernel made it.
@@ -38,7 +39,13 @@ impl Hands {
                 (decided(decision, node.permissions()), node.mismatches(decision))
             }
             Ok(Some(node)) => match node.settle(apply) {
-                Ok(permissions) => (permissions, Vec::new()),
+                Ok(settled) => {
+                    // others may have relabelled it since: as udev, only a node that is new or changed
+                    if settled.changed || device.uevent().action() == Action::Add {
+                        problems.extend(node.label(&decision.seclabels));
+                    }
+                    (settled.permissions, Vec::new())
+                }
                 Err(error) => {
                     problems.push(error.to_string());
                     (node.permissions(), Vec::new())

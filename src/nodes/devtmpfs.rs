@@ -7,7 +7,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{
+    self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+};
 
 use super::{Mismatch, Permissions};
 use crate::rules::decision::{Attribute, Decision};
@@ -39,6 +41,14 @@ impl std::error::Error for NodeError {}
 
 /// The kernel's permissions for a node that says nothing of them (`drivers/base/devtmpfs.c`).
 pub const KERNEL_DEFAULT: Permissions = Permissions { uid: 0, gid: 0, mode: 0o600 };
+
+/// What settling a node came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    pub permissions: Permissions,
+    /// It was otherwise before.
+    pub changed: bool,
+}
 
 /// A node that was found and is the device that it should be.
 #[derive(Debug)]
@@ -85,11 +95,16 @@ impl Node {
         Permissions { uid, gid, mode: st_mode & 0o7777 }
     }
 
+    /// A name for those calls that take no `O_PATH` descriptor; it leads to this node and no other.
+    pub(super) fn handle(&self) -> String {
+        format!("/proc/self/fd/{}", self.fd.as_raw_fd())
+    }
+
     /// Makes the node what was decided, and tells what it is then.
     ///
     /// # Errors
     /// [`NodeError::Failed`] if the system refuses.
-    pub fn settle(&self, decision: &Decision) -> Result<Permissions, NodeError> {
+    pub fn settle(&self, decision: &Decision) -> Result<Settled, NodeError> {
         let is = self.permissions();
         let shall = decided(decision, is);
         let failed = |what, error: rustix::io::Errno| NodeError::Failed {
@@ -97,18 +112,18 @@ impl Node {
             what,
             error: error.into(),
         };
-        // fchmod takes no O_PATH descriptor; its name in /proc does
-        let path = || format!("/proc/self/fd/{}", self.fd.as_raw_fd());
         // mode first when it takes rights away, last when it gives them: no moment is too open
-        let chmod = || match is.mode & 0o777 == shall.mode & 0o777 {
+        let same_mode = is.mode & 0o777 == shall.mode & 0o777;
+        let chmod = || match same_mode {
             true => Ok(()),
-            false => fs::chmod(path(), Mode::from_raw_mode(shall.mode)),
+            false => fs::chmod(self.handle(), Mode::from_raw_mode(shall.mode)),
         };
         let narrower = shall.mode & !is.mode == 0;
         if narrower {
             chmod().map_err(|error| failed("change the mode", error))?;
         }
-        if (is.uid, is.gid) != (shall.uid, shall.gid) {
+        let same_owner = (is.uid, is.gid) == (shall.uid, shall.gid);
+        if !same_owner {
             let (uid, gid) = (Uid::from_raw(shall.uid), Gid::from_raw(shall.gid));
             fs::chownat(&self.fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
                 .map_err(|error| failed("change the owner", error))?;
@@ -117,7 +132,29 @@ impl Node {
             chmod().map_err(|error| failed("change the mode", error))?;
         }
         self.touch();
-        Ok(Permissions { mode: is.mode & 0o7000 | shall.mode & 0o777, ..shall })
+        let mode = if same_mode { is.mode } else { shall.mode };
+        let permissions = Permissions { mode, ..shall };
+        Ok(Settled { permissions, changed: !(same_mode && same_owner) })
+    }
+
+    /// Gives the node the labels of security modules, `selinux` or `smack`, where the kernel keeps them.
+    /// Returns what failed.
+    pub fn label(&self, labels: &[(Vec<u8>, Vec<u8>)]) -> Vec<String> {
+        let failed = |module: &[u8], what: &dyn fmt::Display| {
+            let (node, module) = (self.path.display(), module.escape_ascii());
+            format!("{node}: cannot set the label of `{module}`: {what}")
+        };
+        let set = |(module, label): &(Vec<u8>, Vec<u8>)| {
+            let (name, value) = match module.as_slice() {
+                // SELinux counts the NUL to the label (setfilecon(3))
+                b"selinux" => ("security.selinux", [label, b"\0".as_slice()].concat()),
+                b"smack" => ("security.SMACK64", label.clone()),
+                _ => return Some(failed(module, &"selinux or smack wanted")),
+            };
+            let set = fs::setxattr(self.handle(), name, &value, XattrFlags::empty());
+            set.err().map(|error| failed(module, &error))
+        };
+        labels.iter().filter_map(set).collect()
     }
 
     /// udev's users watch the time stamp of a node for events; a failure matters to nobody.
@@ -126,8 +163,7 @@ impl Node {
         let times = Timestamps { last_access: now, last_modification: now };
         if fs::utimensat(&self.fd, "", &times, AtFlags::EMPTY_PATH).is_err() {
             // before Linux 5.8 only by its name in /proc
-            let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
-            let _ = fs::utimensat(fs::CWD, path, &times, AtFlags::empty());
+            let _ = fs::utimensat(fs::CWD, self.handle(), &times, AtFlags::empty());
         }
     }
 

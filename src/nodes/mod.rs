@@ -1,5 +1,6 @@
 //! Stage 5: a decision becomes the owner, mode and links of a node in devtmpfs.
 
+pub mod acl;
 pub mod claims;
 pub mod contest;
 pub mod devtmpfs;
