@@ -4,11 +4,13 @@ pub mod acl;
 pub mod claims;
 pub mod contest;
 pub mod devtmpfs;
+pub mod disk;
 pub mod fixed;
 pub mod links;
 pub mod stack;
 pub mod statics;
 pub mod tmpfiles;
+pub mod watch;
 
 use crate::rules::decision::Attribute;
 
