@@ -45,6 +45,7 @@ generated:
 install: generated
 	install -D -m 0755 -t $(DESTDIR)$(prefix)/sbin target/release/mapdevd
 	install -D -m 0755 -t $(DESTDIR)$(prefix)/bin target/release/mapdevctl
+	install -D -m 0755 -t $(DESTDIR)$(prefix)/lib/mapdev target/release/mapdev-probe
 	install -D -m 0644 -t $(DESTDIR)$(prefix)/lib/systemd/system units/mapdevd.service units/mapdevd-kernel.socket
 	install -D -m 0644 -t $(DESTDIR)$(prefix)/share/dbus-1/system.d dbus/org.mapdev1.conf
 	install -D -m 0644 -t $(DESTDIR)$(prefix)/share/dbus-1/system-services dbus/org.mapdev1.service

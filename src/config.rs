@@ -56,8 +56,11 @@ pub struct Config {
     pub bus: Option<String>,
     /// The kernel module's control device; `None`: it is not used. In shadow mode it never is.
     pub shim: Option<PathBuf>,
-    /// Whether the map is mounted over `dev` once it is whole; in shadow mode it never is.
-    pub mount_dev: bool,
+    /// The program that reads disks; `None`: the one beside this program, or the installed one.
+    pub probe: Option<PathBuf>,
+    /// Seconds that reading a disk may take: somewhat less than udev's 180 for an event, so that what is
+    /// left of the event is done. A sector that cannot be read may take the kernel half a minute.
+    pub probe_timeout: u64,
     /// Threads that decide and settle; 0: as many as processors, at least 2 and at most 16.
     pub workers: usize,
     /// Receive buffer of the kernel socket, in bytes; the kernel grants what it likes.
@@ -77,7 +80,8 @@ impl Default for Config {
             records: None,
             bus: None,
             shim: Some("/dev/mapdev".into()),
-            mount_dev: false,
+            probe: None,
+            probe_timeout: 150,
             workers: 0,
             receive_buffer: 128 * 1024 * 1024,
             log_level: "info".into(),
@@ -147,15 +151,18 @@ impl Config {
             "mode" => self.mode = Mode::from_word(&text()?)?,
             "bus" => self.bus = Some(text()?),
             "shim" => self.shim = device(key, &text()?)?,
-            "mount-dev" => self.mount_dev = truth(key, &text()?)?,
+            "probe" => self.probe = Some(absolute(key, &text()?)?),
+            "probe-timeout" => {
+                self.probe_timeout = u64::try_from(number()?.clamp(1, 3600)).unwrap_or(3600);
+            }
             "workers" => self.workers = number()?.min(1024),
             "receive-buffer" => self.receive_buffer = number()?,
             "log-level" => self.log_level = text()?,
             "runtime" => self.runtime = absolute(key, &text()?)?,
             "records" => self.records = Some(absolute(key, &text()?)?),
             _ => {
-                let known = "mode, bus, shim, mount-dev, workers, receive-buffer, log-level, \
-                    runtime, records";
+                let known = "mode, bus, shim, probe, probe-timeout, workers, receive-buffer, \
+                             log-level, runtime, records";
                 return Err(format!("unknown key `{key}`; the keys are {known}"));
             }
         }
@@ -223,28 +230,15 @@ impl Value {
         if let Some(text) = value.get_ref().as_str() {
             return Ok(Self::Text(text.to_owned()));
         }
-        if let Some(truth) = value.get_ref().as_bool() {
-            return Ok(Self::Text(if truth { "yes" } else { "no" }.to_owned()));
-        }
         let number = value.get_ref().as_integer();
         let number = number.and_then(|n| i64::from_str_radix(n.as_str(), n.radix()).ok());
-        number
-            .map(Self::Number)
-            .ok_or_else(|| "expected a string, a number, true or false".to_owned())
+        number.map(Self::Number).ok_or_else(|| "expected a string or a number".to_owned())
     }
 }
 
 fn absolute(key: &str, text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if path.is_absolute() { Ok(path) } else { Err(format!("`{key}` wants an absolute path")) }
-}
-
-fn truth(key: &str, text: &str) -> Result<bool, String> {
-    match text {
-        "yes" | "true" | "on" | "1" => Ok(true),
-        "no" | "false" | "off" | "0" => Ok(false),
-        _ => Err(format!("`{key}` wants true or false")),
-    }
 }
 
 /// `none`, or a device.
@@ -303,16 +297,12 @@ mod tests {
     #[test]
     fn drop_ins_override_the_file_and_the_command_line_overrides_all() {
         let root = tempfile::tempdir().unwrap();
-        let main = "mode = \"active\"\nworkers = 3\nmount-dev = true\n";
-        write(root.path(), "etc/mapdev/mapdev.toml", main);
+        write(root.path(), "etc/mapdev/mapdev.toml", "mode = \"active\"\nworkers = 3\n");
         write(root.path(), "usr/lib/mapdev/mapdev.toml.d/10-x.toml", "workers = 4\n");
         write(root.path(), "etc/mapdev/mapdev.toml.d/10-x.toml", "workers = 5\n");
         let (config, problems) = Config::load(root.path(), "quiet mapdev.mode=shadow");
         assert_eq!(problems, []);
         assert_eq!((config.mode, config.workers), (Mode::Shadow, 5));
-        assert!(config.mount_dev);
-        let (config, problems) = Config::load(root.path(), "rd.mapdev.mount_dev=no");
-        assert_eq!((config.mount_dev, problems), (false, vec![]));
     }
 
     #[test]

@@ -58,7 +58,9 @@ pub fn command_line() -> Vec<u8> {
     words.split(|byte| *byte == 0).collect::<Vec<_>>().join(&b' ')
 }
 
-fn container() -> Option<&'static str> {
+/// What kind of container this is; `None` outside of one.
+#[must_use]
+pub fn container() -> Option<&'static str> {
     const NAMES: [&str; 8] =
         ["systemd-nspawn", "lxc-libvirt", "lxc", "docker", "podman", "rkt", "wsl", "proot"];
     if Path::new("/proc/vz").exists() && !Path::new("/proc/bc").exists() {

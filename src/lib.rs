@@ -37,6 +37,9 @@ pub mod modules;
 // 3c: a program that a rule names, without a shell
 pub mod exec;
 
+// 3d: a disk's contents, read by a process in a sandbox
+pub mod probe;
+
 // 3e: what rules use like a program and is built in
 pub mod builtin;
 
@@ -51,9 +54,6 @@ pub mod nodes;
 
 // 6 PUBLISH: the shared map of /dev
 pub mod map;
-
-// 6b: the map in devtmpfs's place on /dev, and back
-pub mod switch;
 
 // 8 TELL: libudev's netlink group
 pub mod announce;

@@ -3,10 +3,13 @@
 //! One file for each name. A builtin looks at the device and at what it was given in its [`Kit`]; it knows
 //! nothing of rules.
 
+mod blkid;
+mod options;
 pub mod uaccess;
 
 use crate::clean::is_blank;
 use crate::device::Device;
+use crate::probe::Probe;
 
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
@@ -17,6 +20,8 @@ pub enum Ran<T> {
     Done(T),
     /// It could not run, was ended, or said that it failed.
     Failed,
+    /// It failed, and leaves something that tells so.
+    Broken(T),
     /// It was not tried: what it would have said is unknown, and decides nothing.
     Skipped,
 }
@@ -103,15 +108,17 @@ impl Call<'_> {
 
 /// What builtins work with: opened once, used for every event.
 #[derive(Clone, Debug, Default)]
-pub struct Kit {}
+pub struct Kit {
+    pub probe: Probe,
+}
 
 impl Kit {
     /// Runs a builtin for a device.
     #[must_use]
-    pub fn run(&self, builtin: Builtin, _: &Call<'_>) -> Ran<Vec<Pair>> {
+    pub fn run(&self, builtin: Builtin, call: &Call<'_>) -> Ran<Vec<Pair>> {
         match builtin {
-            Builtin::Blkid
-            | Builtin::Btrfs
+            Builtin::Blkid => blkid::blkid(self, call),
+            Builtin::Btrfs
             | Builtin::Hwdb
             | Builtin::InputId
             | Builtin::Keyboard

@@ -24,6 +24,7 @@ use crate::nodes::tmpfiles::Line;
 use crate::policy::Policy;
 use crate::policy::apply;
 use crate::policy::grants::DeviceGrants;
+use crate::probe::Probe;
 use crate::queue::Ticket;
 use crate::rules::decision::{Attribute, Decision};
 use crate::rules::event::Event;
@@ -161,7 +162,7 @@ impl Hands {
         Ok(Self {
             sysfs: Sysfs::new(&config.sysfs),
             dev: config.dev.clone(),
-            machine: Machine::new(records.clone()),
+            machine: Machine::new(records.clone()).probing(Probe::of(config)),
             records,
             stack: active.then(|| Stack::new(&links, &config.dev)),
             plans: RefCell::default(),

@@ -23,7 +23,7 @@ impl Event<'_> {
         let Some(command) = self.fill(command, LINE_MAX) else { return false };
         let mut said = match self.spawn(&command, token) {
             Ran::Done(said) => said,
-            Ran::Failed => return negated,
+            Ran::Failed | Ran::Broken(_) => return negated,
             Ran::Skipped => return self.skip(command, token),
         };
         text_of(&mut said);
@@ -86,7 +86,7 @@ impl Event<'_> {
                         text_of(&mut said);
                         self.take_lines(Some(&said), token)
                     }
-                    Ran::Failed => false,
+                    Ran::Failed | Ran::Broken(_) => false,
                     Ran::Skipped => return Ok(self.skip(command, token)),
                 }
             }
@@ -144,19 +144,20 @@ impl Event<'_> {
         let command = self.fill(command, LINE_MAX)?;
         let words = words(&command);
         let call = Call { device: self.device, properties: &self.properties, words: &words };
-        let worked = match self.world.builtin(builtin, &call) {
-            Ran::Done(pairs) => {
+        let ran = self.world.builtin(builtin, &call);
+        let worked = matches!(ran, Ran::Done(_));
+        match ran {
+            Ran::Done(pairs) | Ran::Broken(pairs) => {
                 for (key, value) in pairs {
                     self.set(&key, Some(value), token);
                 }
-                true
             }
-            Ran::Failed => false,
+            Ran::Failed => {}
             Ran::Skipped => {
                 self.skip(command, token);
                 return None;
             }
-        };
+        }
         self.ran.insert(builtin, worked);
         Some(worked)
     }

@@ -14,8 +14,9 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use crate::builtin::{Builtin, Call, Kit, Pair, Ran};
 use crate::device::DeviceId;
 use crate::device::record::{Record, Records};
-use crate::exec::{Programs, Said, Task};
+use crate::exec::{EVENT_TIME, Programs, Said, Task};
 use crate::host::{architecture, command_line, virtualization};
+use crate::probe::Probe;
 use crate::rules::rule::Constant;
 use crate::rules::source::Source;
 use crate::rules::world::World;
@@ -60,6 +61,13 @@ impl Machine {
         Self { programs: Some(programs), ..self }
     }
 
+    /// It reads disks in another way.
+    #[must_use]
+    pub fn probing(mut self, probe: Probe) -> Self {
+        self.kit.probe = probe;
+        self
+    }
+
     /// It writes to sysfs and to sysctls.
     #[must_use]
     pub fn writing(self) -> Self {
@@ -75,8 +83,11 @@ impl Machine {
     /// What follows is of one event, which has its time from now on. What was done when a device was
     /// handled before is not done again: a `repeated` event writes nothing.
     pub fn begin(&self, repeated: bool) {
-        self.begun.set(Instant::now());
+        let now = Instant::now();
+        self.begun.set(now);
         self.repeated.set(repeated);
+        let time = self.programs.as_ref().map_or(EVENT_TIME, |programs| programs.time);
+        self.kit.probe.until(now + time);
     }
 
     /// Runs a program in what is left of the event's time; `None` if no programs are run here.
@@ -113,7 +124,17 @@ impl World for Machine {
     }
 
     fn builtin(&self, builtin: Builtin, call: &Call<'_>) -> Ran<Vec<Pair>> {
-        self.kit.run(builtin, call)
+        // only disks keep one waiting
+        let programs = self.programs.as_ref().filter(|_| builtin == Builtin::Blkid);
+        let pause = programs.and_then(|programs| programs.pause.as_deref());
+        if let Some(pause) = pause {
+            pause.begin();
+        }
+        let ran = self.kit.run(builtin, call);
+        if let Some(pause) = pause {
+            pause.end();
+        }
+        ran
     }
 
     fn file(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {

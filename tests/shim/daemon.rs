@@ -32,7 +32,7 @@ const BUS: &str = r#"<busconfig><type>system</type><auth>EXTERNAL</auth><policy 
 <allow own="*"/><allow send_destination="*"/><allow eavesdrop="true"/></policy></busconfig>"#;
 
 /// Waits for what a device or the daemon does on its own; nothing tells of it.
-pub(crate) fn wait(what: &str, mut until: impl FnMut() -> bool) {
+fn wait(what: &str, mut until: impl FnMut() -> bool) {
     let started = Instant::now();
     while !until() {
         assert!(started.elapsed() < Duration::from_secs(30), "{what} did not come");
@@ -46,15 +46,6 @@ impl Machine {
         let dev = folder.path().join("dev");
         fs::create_dir(&dev).unwrap();
         shim::mount_at(&dev).unwrap();
-        Self::with(folder, dev)
-    }
-
-    /// With the machine's own /dev.
-    pub(crate) fn on_dev() -> Self {
-        Self::with(tempfile::tempdir().unwrap(), "/dev".into())
-    }
-
-    fn with(folder: tempfile::TempDir, dev: PathBuf) -> Self {
         let config = folder.path().join("bus.conf");
         let address = format!("unix:path={}", folder.path().join("bus").display());
         fs::write(&config, BUS.replace("<auth>", &format!("<listen>{address}</listen><auth>")))
@@ -69,10 +60,6 @@ impl Machine {
     }
 
     pub(crate) fn start(&self) -> Daemon {
-        self.start_with(&[])
-    }
-
-    pub(crate) fn start_with(&self, words: &[&str]) -> Daemon {
         let path = self.folder.path().join("notify");
         drop(fs::remove_file(&path));
         let notify = UnixDatagram::bind(&path).unwrap();
@@ -83,7 +70,6 @@ impl Machine {
             .arg(&self.dev)
             .arg("--runtime")
             .arg(self.folder.path().join("run"))
-            .args(words)
             .env("NOTIFY_SOCKET", &path)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -122,9 +108,7 @@ impl Drop for Machine {
     fn drop(&mut self) {
         self.bus.kill().unwrap();
         self.bus.wait().unwrap();
-        if self.dev != Path::new("/dev") {
-            unmount(&self.dev, UnmountFlags::DETACH).unwrap();
-        }
+        unmount(&self.dev, UnmountFlags::DETACH).unwrap();
         if !std::thread::panicking() {
             device().withdraw().unwrap();
         }
@@ -166,7 +150,7 @@ fn nodes(root: &Path, below: &Path, found: &mut Vec<(PathBuf, u64, bool)>) {
 }
 
 /// Those with a device: names may be there before.
-pub(crate) fn sorted(root: &Path) -> Vec<(PathBuf, u64, bool)> {
+fn sorted(root: &Path) -> Vec<(PathBuf, u64, bool)> {
     let mut found = Vec::new();
     nodes(root, root, &mut found);
     found.retain(|(_, rdev, block)| {
@@ -183,7 +167,7 @@ fn is_live(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|stat| stat.rdev() != 0)
 }
 
-pub(crate) fn module(verb: &str, name: &str) {
+fn module(verb: &str, name: &str) {
     assert!(Command::new(format!("/sbin/{verb}")).arg(name).status().unwrap().success());
 }
 
@@ -286,6 +270,7 @@ fn mapdevctl_tells_of_the_module_and_mounts_it() {
     assert!(run(&["shim", "detach", place]).status.success());
     absent(fs::metadata(Path::new(place).join("null")));
     assert_eq!(run(&["shim", "detach", place]).status.code(), Some(1));
+    assert_eq!(run(&["shim", "attach", "/dev"]).status.code(), Some(4));
 }
 
 #[test]

@@ -10,7 +10,6 @@ mod daemon;
 mod hostile;
 mod names;
 mod publishing;
-mod switching;
 mod userspace;
 mod watches;
 mod world;

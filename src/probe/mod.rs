@@ -1,0 +1,165 @@
+//! Stage 3d: a [`Device`] in, what its disk says of itself out, read by a process in a sandbox.
+//!
+//! A disk's contents are written by whoever made the disk, and reading them may take for ever. So
+//! `mapdev-probe` reads them, which can do nothing else, and a thread of its own waits for it; the one
+//! who asks waits for a limited time.
+
+mod facts;
+mod helper;
+pub mod protocol;
+mod slot;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use self::protocol::{Found, Question, Refusal};
+use self::slot::{Slot, Task};
+use crate::config::Config;
+use crate::device::Device;
+
+/// Where a package puts the helper.
+const INSTALLED: &str = "/usr/lib/mapdev/mapdev-probe";
+
+/// Threads with a helper at one time, of all clones. Each clone has one; the rest is for stuck ones.
+const SLOTS_MAX: usize = 64;
+
+/// Why nothing is known of the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// The device has no node that can be opened.
+    NoNode(String),
+    /// libblkid gave no finding.
+    Refused(Refusal),
+    /// Neither the device nor its contents answered in time; who read it was ended.
+    TimeUp(Duration),
+    /// The helper died of it, twice if it had read other disks before.
+    Died(String),
+    /// No helper can be had.
+    NoHelper(String),
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoNode(what) => write!(f, "the device cannot be opened: {what}"),
+            Self::Refused(Refusal::Hint) => write!(f, "libblkid knows no such hint"),
+            Self::Refused(Refusal::Device) => write!(f, "libblkid cannot use the device"),
+            Self::Refused(Refusal::Contents) => {
+                write!(f, "the device cannot be read, or there is more than one thing on it")
+            }
+            Self::TimeUp(limit) => {
+                write!(f, "the disk did not answer within {limit:?}; its probe was ended")
+            }
+            Self::Died(what) => write!(f, "the probe died of the disk: {what}"),
+            Self::NoHelper(what) => write!(f, "no probe: {what}"),
+        }
+    }
+}
+
+/// Asks a helper about disks, and keeps it for the next question. A clone has a helper of its own.
+#[derive(Debug)]
+pub struct Probe {
+    program: Arc<Path>,
+    dev: Arc<Path>,
+    limit: Duration,
+    /// When the time of the event at hand is up.
+    until: Cell<Option<Instant>>,
+    /// A thread that has nothing to do.
+    idle: RefCell<Option<Slot>>,
+    /// Counts the threads of all clones, also those that nobody waits for any more.
+    slots: Arc<AtomicUsize>,
+}
+
+impl Clone for Probe {
+    fn clone(&self) -> Self {
+        Self {
+            program: self.program.clone(),
+            dev: self.dev.clone(),
+            limit: self.limit,
+            until: Cell::default(),
+            idle: RefCell::default(),
+            slots: self.slots.clone(),
+        }
+    }
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self::of(&Config::default())
+    }
+}
+
+impl Probe {
+    /// `program` is the helper, `dev` the folder of nodes, `limit` what one question may take.
+    #[must_use]
+    pub fn new(program: impl Into<PathBuf>, dev: impl Into<PathBuf>, limit: Duration) -> Self {
+        let (program, dev) = (program.into().into(), dev.into().into());
+        Self {
+            program,
+            dev,
+            limit,
+            until: Cell::default(),
+            idle: RefCell::default(),
+            slots: Arc::default(),
+        }
+    }
+
+    /// As the daemon's configuration has it.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let program = config.probe.clone().unwrap_or_else(Self::program);
+        Self::new(program, &config.dev, Duration::from_secs(config.probe_timeout))
+    }
+
+    /// The helper beside the program that runs, or else the one that a package installs.
+    #[must_use]
+    fn program() -> PathBuf {
+        let beside = std::env::current_exe().ok();
+        let beside = beside.and_then(|path| Some(path.parent()?.join("mapdev-probe")));
+        beside.filter(|path| path.is_file()).unwrap_or_else(|| INSTALLED.into())
+    }
+
+    /// Questions get no reply after this.
+    pub fn until(&self, end: Instant) {
+        self.until.set(Some(end));
+    }
+
+    /// Has the device's contents looked at; waits no longer than the limit and a second. `question`
+    /// needs no facts.
+    ///
+    /// # Errors
+    /// When nothing was found out; that there is nothing on it is a finding.
+    pub fn ask(&self, device: &Device, question: Question) -> Result<Found, Failed> {
+        let task = Task::new(device, &self.dev, question)?;
+        let idle = self.idle.take();
+        let slot = idle.map_or_else(|| self.start(), Ok)?;
+        let left = self.until.get().map(|end| end.saturating_duration_since(Instant::now()));
+        let (answer, slot) = slot.ask(task, left.map_or(self.limit, |left| left.min(self.limit)));
+        self.idle.replace(slot);
+        answer
+    }
+
+    fn start(&self) -> Result<Slot, Failed> {
+        if self.slots.fetch_add(1, Ordering::Relaxed) >= SLOTS_MAX {
+            self.slots.fetch_sub(1, Ordering::Relaxed);
+            return Err(Failed::NoHelper(format!("{SLOTS_MAX} disks do not answer already")));
+        }
+        let slots = self.slots.clone();
+        Slot::start(self.program.clone(), Counted(slots))
+            .map_err(|error| Failed::NoHelper(format!("no thread: {error}")))
+    }
+}
+
+/// One of [`SLOTS_MAX`], until it is dropped.
+#[derive(Debug)]
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
