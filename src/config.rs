@@ -56,6 +56,8 @@ pub struct Config {
     pub bus: Option<String>,
     /// The kernel module's control device; `None`: it is not used. In shadow mode it never is.
     pub shim: Option<PathBuf>,
+    /// Whether the map is mounted over `dev` once it is whole; in shadow mode it never is.
+    pub mount_dev: bool,
     /// The program that reads disks; `None`: the one beside this program, or the installed one.
     pub probe: Option<PathBuf>,
     /// Seconds that reading a disk may take: somewhat less than udev's 180 for an event, so that what is
@@ -80,6 +82,7 @@ impl Default for Config {
             records: None,
             bus: None,
             shim: Some("/dev/mapdev".into()),
+            mount_dev: false,
             probe: None,
             probe_timeout: 150,
             workers: 0,
@@ -151,6 +154,7 @@ impl Config {
             "mode" => self.mode = Mode::from_word(&text()?)?,
             "bus" => self.bus = Some(text()?),
             "shim" => self.shim = device(key, &text()?)?,
+            "mount-dev" => self.mount_dev = truth(key, &text()?)?,
             "probe" => self.probe = Some(absolute(key, &text()?)?),
             "probe-timeout" => {
                 self.probe_timeout = u64::try_from(number()?.clamp(1, 3600)).unwrap_or(3600);
@@ -161,8 +165,8 @@ impl Config {
             "runtime" => self.runtime = absolute(key, &text()?)?,
             "records" => self.records = Some(absolute(key, &text()?)?),
             _ => {
-                let known = "mode, bus, shim, probe, probe-timeout, workers, receive-buffer, \
-                             log-level, runtime, records";
+                let known = "mode, bus, shim, mount-dev, probe, probe-timeout, workers, \
+                    receive-buffer, log-level, runtime, records";
                 return Err(format!("unknown key `{key}`; the keys are {known}"));
             }
         }
@@ -230,15 +234,28 @@ impl Value {
         if let Some(text) = value.get_ref().as_str() {
             return Ok(Self::Text(text.to_owned()));
         }
+        if let Some(truth) = value.get_ref().as_bool() {
+            return Ok(Self::Text(if truth { "yes" } else { "no" }.to_owned()));
+        }
         let number = value.get_ref().as_integer();
         let number = number.and_then(|n| i64::from_str_radix(n.as_str(), n.radix()).ok());
-        number.map(Self::Number).ok_or_else(|| "expected a string or a number".to_owned())
+        number
+            .map(Self::Number)
+            .ok_or_else(|| "expected a string, a number, true or false".to_owned())
     }
 }
 
 fn absolute(key: &str, text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if path.is_absolute() { Ok(path) } else { Err(format!("`{key}` wants an absolute path")) }
+}
+
+fn truth(key: &str, text: &str) -> Result<bool, String> {
+    match text {
+        "yes" | "true" | "on" | "1" => Ok(true),
+        "no" | "false" | "off" | "0" => Ok(false),
+        _ => Err(format!("`{key}` wants true or false")),
+    }
 }
 
 /// `none`, or a device.
@@ -297,12 +314,16 @@ mod tests {
     #[test]
     fn drop_ins_override_the_file_and_the_command_line_overrides_all() {
         let root = tempfile::tempdir().unwrap();
-        write(root.path(), "etc/mapdev/mapdev.toml", "mode = \"active\"\nworkers = 3\n");
+        let main = "mode = \"active\"\nworkers = 3\nmount-dev = true\n";
+        write(root.path(), "etc/mapdev/mapdev.toml", main);
         write(root.path(), "usr/lib/mapdev/mapdev.toml.d/10-x.toml", "workers = 4\n");
         write(root.path(), "etc/mapdev/mapdev.toml.d/10-x.toml", "workers = 5\n");
         let (config, problems) = Config::load(root.path(), "quiet mapdev.mode=shadow");
         assert_eq!(problems, []);
         assert_eq!((config.mode, config.workers), (Mode::Shadow, 5));
+        assert!(config.mount_dev);
+        let (config, problems) = Config::load(root.path(), "rd.mapdev.mount_dev=no");
+        assert_eq!((config.mount_dev, problems), (false, vec![]));
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub mod nodes;
 // 6 PUBLISH: the shared map of /dev
 pub mod map;
 
+// 6b: the map in devtmpfs's place on /dev, and back
+pub mod switch;
+
 // 8 TELL: libudev's netlink group
 pub mod announce;
 

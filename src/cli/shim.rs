@@ -1,6 +1,5 @@
 //! `mapdevctl shim status|attach|detach`: the kernel module, asked directly and by root.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -16,6 +15,7 @@ use super::failure::{Exit, Failure};
 use super::output::Output;
 use crate::map::control::ShimStats;
 use crate::map::shim::{self, Shim};
+use crate::switch::{self, Refused, Wanted, mounts};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -29,22 +29,24 @@ enum What {
     ///
     /// Exit code 1 if the module is not loaded.
     Status,
-    /// Mount the map on a directory, and load the module for it
+    /// Mount the map on a directory, or in devtmpfs's place on /dev; loads the module for it
     ///
-    /// The daemon publishes its map by itself, in active mode. All mounts show the same.
+    /// The daemon publishes its map by itself, in active mode. All mounts show the same. On /dev, what
+    /// userspace made and all that is mounted there is taken along; if something cannot be, it is
+    /// listed, and nothing is changed.
     Attach {
-        /// An empty directory; not /dev itself
+        /// /dev, or an empty directory
         place: PathBuf,
     },
-    /// Unmount the map from a directory
+    /// Unmount the map from a directory; on /dev, devtmpfs takes its place again
     Detach { place: PathBuf },
 }
 
 pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
     match &args.what {
         What::Status => status(output),
-        What::Attach { place } => attach(place),
-        What::Detach { place } => detach(place),
+        What::Attach { place } => attach(place, output),
+        What::Detach { place } => detach(place, output),
     }
 }
 
@@ -63,13 +65,14 @@ fn status(output: &mut Output<'_>) -> Result<(), Failure> {
     };
     let stats = shim.stats();
     let stats = stats.map_err(|error| failed("the module does not answer".to_owned(), &error))?;
-    let mounts = mounts(&fs::read("/proc/self/mountinfo").unwrap_or_default());
+    let mounts = mount_points();
+    let shown = |place: &PathBuf| escape::bytes(place.as_os_str().as_bytes());
     if output.is_json() {
         let counts: serde_json::Map<_, _> = counts(&stats)
             .into_iter()
             .map(|(name, count)| (name.to_owned(), count.into()))
             .collect();
-        let mounts: Vec<_> = mounts.iter().map(|place| escape::bytes(place)).collect();
+        let mounts: Vec<_> = mounts.iter().map(shown).collect();
         let published = stats.entries > 0;
         let publisher = stats.publisher == 1;
         let document = json!({
@@ -83,8 +86,8 @@ fn status(output: &mut Output<'_>) -> Result<(), Failure> {
         (false, _) => "none",
     };
     line(output, "map", word)?;
-    for place in mounts {
-        line(output, "mounted on", &escape::bytes(&place))?;
+    for place in &mounts {
+        line(output, "mounted on", &shown(place))?;
     }
     for (name, count) in counts(&stats) {
         line(output, name, &count.to_string())?;
@@ -122,26 +125,25 @@ fn counts(stats: &ShimStats) -> [(&'static str, u64); 17] {
     ]
 }
 
-/// Mount points of the file system; octal escapes as in the file.
-fn mounts(mountinfo: &[u8]) -> Vec<Vec<u8>> {
-    let of_line = |line: &[u8]| {
-        let mut words = line.split(|byte| *byte == b' ');
-        let place = words.nth(4)?.to_vec();
-        let kind = words.skip_while(|word| *word != b"-").nth(1)?;
-        (kind == shim::FILE_SYSTEM.as_bytes()).then_some(place)
-    };
-    mountinfo.split(|byte| *byte == b'\n').filter_map(of_line).collect()
+/// Where the file system is seen.
+fn mount_points() -> Vec<PathBuf> {
+    let all = mounts::read().unwrap_or_default();
+    let ours = all.iter().filter(|mount| mount.kind == shim::FILE_SYSTEM.as_bytes());
+    let seen = ours.filter(|mount| mounts::top(&all, &mount.place) == Some(*mount));
+    seen.map(|mount| mount.place.clone()).collect()
 }
 
-fn attach(place: &Path) -> Result<(), Failure> {
+/// The file system that is seen at a place, and the one beneath it.
+fn kinds(place: &Path) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+    let all = mounts::read().unwrap_or_default();
+    let top = mounts::top(&all, place);
+    let beneath = top.and_then(|top| mounts::beneath(&all, top));
+    (top.map(|top| top.kind.clone()), beneath.map(|mount| mount.kind.clone()))
+}
+
+fn attach(place: &Path, output: &mut Output<'_>) -> Result<(), Failure> {
     let shown = escape::bytes(place.as_os_str().as_bytes());
     let full = fs::canonicalize(place).map_err(|error| failed(shown.clone(), &error))?;
-    if full == Path::new("/dev") {
-        return Err(Failure::new(
-            Exit::Refused,
-            "/dev itself cannot be switched while programs use it; mount the map somewhere else",
-        ));
-    }
     if !is_known() {
         let loaded = Command::new("modprobe").arg(shim::FILE_SYSTEM).status();
         let loaded = loaded.map_err(|error| failed("cannot run modprobe".to_owned(), &error))?;
@@ -151,7 +153,43 @@ fn attach(place: &Path) -> Result<(), Failure> {
             ));
         }
     }
+    let devtmpfs = kinds(&full).0.is_some_and(|kind| kind == b"devtmpfs");
+    if full == Path::new("/dev") || devtmpfs {
+        return take_along(&full, Wanted::Map, output);
+    }
     shim::mount_at(&full).map_err(|error| failed(format!("cannot mount on {shown}"), &error))
+}
+
+/// Switches, and tells what became of what was there.
+fn take_along(place: &Path, wanted: Wanted, output: &mut Output<'_>) -> Result<(), Failure> {
+    let shown = escape::bytes(place.as_os_str().as_bytes());
+    let done = switch::switch(place, Path::new("/sys"), wanted).map_err(|error| match error {
+        Refused::Io(what, error) => {
+            failed(format!("{shown} stays as it is: cannot {what}"), &error)
+        }
+        Refused::Cannot(names) => {
+            let names: Vec<String> = names.iter().map(|name| escape::text(name)).collect();
+            let list = names.join("\n  ");
+            Failure::failed(format!("{shown} stays as it is; what cannot be carried:\n  {list}"))
+        }
+    })?;
+    let switch::Done { switched, carried, mounted, late } = done;
+    if output.is_json() {
+        let document = json!({
+            "switched": switched, "carried": carried, "mounted": mounted, "late": late,
+        });
+        output.json(&document)?;
+    } else if switched {
+        line(output, "names carried", &carried.to_string())?;
+        line(output, "mounts carried", &mounted.to_string())?;
+    }
+    match late.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::failed(format!(
+            "{shown} is switched, but something came too late:\n  {}",
+            escape::text(&late.join("\n  "))
+        ))),
+    }
 }
 
 fn is_known() -> bool {
@@ -159,25 +197,16 @@ fn is_known() -> bool {
     known.lines().any(|line| line.split_whitespace().last() == Some(shim::FILE_SYSTEM))
 }
 
-fn detach(place: &Path) -> Result<(), Failure> {
+fn detach(place: &Path, output: &mut Output<'_>) -> Result<(), Failure> {
     let shown = escape::bytes(place.as_os_str().as_bytes());
-    if !shim::is_mounted_on(place) {
+    let full = fs::canonicalize(place).map_err(|error| failed(shown.clone(), &error))?;
+    let (top, beneath) = kinds(&full);
+    if top.is_none_or(|kind| kind != shim::FILE_SYSTEM.as_bytes()) {
         return Err(Failure::failed(format!("the map is not mounted on {shown}")));
     }
-    unmount(OsStr::from_bytes(place.as_os_str().as_bytes()), UnmountFlags::empty())
-        .map_err(|error| failed(format!("cannot unmount {shown}"), &error.into()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::mounts;
-
-    #[test]
-    fn mount_points_are_found_behind_optional_fields() {
-        let text = b"21 1 0:5 / /dev rw,nosuid shared:2 - devtmpfs udev rw\n\
-            36 21 0:30 / /mnt/a\\040b rw - mapdevfs none rw\n\
-            37 21 0:30 / /mnt/c rw shared:3 master:4 - mapdevfs none rw\n\
-            38 21 0:31 / /mnt/mapdevfs rw - tmpfs mapdevfs rw\n";
-        assert_eq!(mounts(text), [&b"/mnt/a\\040b"[..], b"/mnt/c"]);
+    if full == Path::new("/dev") || beneath.is_some_and(|kind| kind == b"devtmpfs") {
+        return take_along(&full, Wanted::Devtmpfs, output);
     }
+    unmount(full.as_os_str(), UnmountFlags::empty())
+        .map_err(|error| failed(format!("cannot unmount {shown}"), &error.into()))
 }

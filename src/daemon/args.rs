@@ -35,6 +35,9 @@ pub struct Args {
     /// D-Bus address, `system` or `none`
     #[arg(long, value_name = "ADDRESS")]
     bus: Option<String>,
+    /// Mount the map over /dev once it is whole, in active mode and with the kernel module
+    #[arg(long)]
+    mount_dev: bool,
     /// Receive buffer of the kernel socket, in bytes
     #[arg(long, value_name = "BYTES")]
     receive_buffer: Option<usize>,
@@ -73,6 +76,7 @@ impl Args {
         config.bus = self.bus.clone().or(config.bus);
         config.mode = self.mode.unwrap_or(config.mode);
         problems.extend(self.settle_records(&mut config));
+        config.mount_dev |= self.mount_dev;
         config.receive_buffer = self.receive_buffer.unwrap_or(config.receive_buffer);
         if let Some(level) = &self.log_level {
             config.log_level.clone_from(level);

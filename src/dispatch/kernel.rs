@@ -58,6 +58,7 @@ impl Dispatch {
             Ok(Some(events)) => {
                 self.kernel = Some(events);
                 info!("the kernel serves the map");
+                self.make_again();
             }
             Ok(None) => {}
             Err(error) => warn!("the kernel does not serve the map: {error}"),

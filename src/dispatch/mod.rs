@@ -13,6 +13,7 @@ mod kernel;
 pub mod known;
 mod load;
 mod names;
+mod place;
 mod publish;
 mod settle;
 mod sweep;
@@ -45,6 +46,7 @@ use command::{COMMANDS_MAX, ChangeError, Command};
 use kernel::KernelEvents;
 pub use kernel::shim;
 use known::Known;
+use place::Place;
 use publish::Publisher;
 use sweep::Sweep;
 use table::Table;
@@ -102,6 +104,7 @@ pub struct Dispatch {
     table: Table,
     publisher: Publisher,
     kernel: KernelEvents,
+    place: Place,
     teller: Teller,
     /// In shadow mode beside another manager: what that one has handled.
     rival: Option<Overhear>,
@@ -169,6 +172,7 @@ impl Dispatch {
             table: Table::default(),
             publisher,
             kernel: None,
+            place: Place::new(&config),
             teller: Teller::new(config.mode == Mode::Active, notices)?,
             rival: tell::rival(&config)?,
             compare_later: HashSet::new(),
@@ -200,6 +204,7 @@ impl Dispatch {
     /// When the socket fails for good.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
         let mut watchdog = tell::Watchdog::new();
+        self.load_shim();
         self.attach_kernel();
         (self.keep_map)(self.publisher.map());
         // what a kept socket holds is older than what the walk will find
@@ -225,6 +230,7 @@ impl Dispatch {
                 event = sweep::next(&mut self.sweep), if hearing => self.swept(event),
                 () = sweep::doubted(self.doubt_until) => self.end_doubt(),
                 devpath = tell::overheard(&mut self.rival), if hearing => self.compare_at(&devpath?),
+                () = place::mounts_changed(&mut self.place) => self.look_at_place(),
                 told = kernel::told(&mut self.kernel) => self.kernel_told(told),
                 _ = stop.changed(), if !stopping => {}
             }

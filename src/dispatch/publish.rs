@@ -14,8 +14,9 @@ use crate::map::kernel::Kernel;
 use crate::map::layout::E_LIVE;
 use crate::map::serve::KernelChange;
 use crate::map::shim::{self, Told};
-use crate::map::{Kind, MapWriter, Node, WriterStats};
+use crate::map::{self, Kind, MapWriter, WriterStats};
 use crate::nodes::claims::{Claims, LinkChange, Why};
+use crate::nodes::devtmpfs::Node;
 use crate::nodes::links;
 use crate::nodes::stack::Stack;
 use crate::uevent::Devnum;
@@ -131,11 +132,11 @@ impl Publisher {
             if let (None, Some(stack)) = (&owner, &self.stack) {
                 stack.clear(&name);
             }
-            self.link(&name, target.as_deref(), problems);
             if table.named(&name).is_some() {
                 problems.push(format!("link `{}` has a node's name", name.escape_ascii()));
                 continue;
             }
+            self.link(&name, target.as_deref(), problems);
             match target {
                 Some(target) => self.map_link(&name, Some(&target), problems),
                 None => self.give_back(&name, problems),
@@ -149,20 +150,19 @@ impl Publisher {
             return;
         };
         let target = links::relative(name, target).into_boxed_slice();
-        let node = Node { kind: Kind::Link { target }, mode: 0o777, uid: 0, gid: 0, flags: 0 };
+        let node = map::Node { kind: Kind::Link { target }, mode: 0o777, uid: 0, gid: 0, flags: 0 };
         if let Err(error) = self.map.upsert(name, &node) {
             problems.push(format!("map: link `{}`: {error}", name.escape_ascii()));
         }
     }
 
-    /// Makes or removes a link of `/dev`, in active mode. Where `/dev` is the map, it is one of it.
+    /// Makes or removes a link of `/dev`, in active mode. A map that the kernel serves has all of them,
+    /// since it may be on `/dev` the next moment.
     fn link(&mut self, name: &[u8], target: Option<&[u8]>, problems: &mut Vec<String>) {
-        let Some(dev) = self.made_in() else {
-            if self.dev.is_some() {
-                self.map_link(name, target, problems);
-            }
-            return;
-        };
+        if self.dev.is_some() && self.is_served() {
+            self.map_link(name, target, problems);
+        }
+        let Some(dev) = self.made_in() else { return };
         let made = match target {
             Some(target) => links::point(dev, name, target),
             None => links::remove(dev, name),
@@ -184,12 +184,12 @@ impl Publisher {
     }
 
     /// What nobody decided stays as it is, where the kernel may know better than the worker's look.
-    fn kept(&self, name: &[u8], known: &Known, node: Node) -> Node {
-        let pending = |now: &Node| matches!(now.kind, Kind::Pending { .. });
-        let same = |now: &Node| self.is_served() && (now.kind == node.kind || pending(now));
+    fn kept(&self, name: &[u8], known: &Known, node: map::Node) -> map::Node {
+        let pending = |now: &map::Node| matches!(now.kind, Kind::Pending { .. });
+        let same = |now: &map::Node| self.is_served() && (now.kind == node.kind || pending(now));
         let Some(now) = self.map.now(name).filter(same) else { return node };
         let decision = &known.decision;
-        Node {
+        map::Node {
             mode: if decision.mode.is_some() { node.mode } else { now.mode },
             uid: if decision.owner.is_some() { node.uid } else { now.uid },
             gid: if decision.group.is_some() { node.gid } else { now.gid },
@@ -199,6 +199,26 @@ impl Publisher {
 
     pub(super) fn attach(&mut self, kernel: Box<dyn Kernel>) -> io::Result<()> {
         self.map.attach(kernel)
+    }
+
+    /// Makes the links of every device again, and gives its node what it had: `/dev` was another one.
+    pub(super) fn make_again(&mut self, table: &Table) -> Vec<String> {
+        let mut problems = Vec::new();
+        for known in table.iter() {
+            let (Some(name), Some(devnum)) = (known.devname(), known.devnum()) else { continue };
+            self.link(&links::by_number(devnum), Some(name), &mut problems);
+            let owned: Vec<Vec<u8>> = self.claims.owned(&known.id).map(<[u8]>::to_vec).collect();
+            for link in owned.iter().filter(|link| table.named(link).is_none()) {
+                self.link(link, Some(name), &mut problems);
+            }
+            let Some(dev) = self.made_in() else { continue };
+            let settled = Node::find(dev, name, devnum).and_then(|node| {
+                let other = node.filter(|node| node.permissions() != known.permissions);
+                other.map(|node| node.give(known.permissions)).transpose()
+            });
+            problems.extend(settled.err().map(|error| error.to_string()));
+        }
+        problems
     }
 
     pub(super) fn detach(&mut self) {
@@ -258,11 +278,11 @@ fn node_name(id: &DeviceId, table: &Table) -> Option<Vec<u8>> {
 }
 
 /// The entry of a live device; `origin` says where its name comes from beside.
-fn map_node(known: &Known, devnum: Devnum, origin: u32) -> Node {
+fn map_node(known: &Known, devnum: Devnum, origin: u32) -> map::Node {
     let Devnum { block, major, minor } = devnum;
     let kind = if block { Kind::Block { major, minor } } else { Kind::Char { major, minor } };
     let permissions = known.permissions;
-    Node {
+    map::Node {
         kind,
         mode: permissions.mode,
         uid: permissions.uid,

@@ -138,6 +138,7 @@ impl Dispatch {
         }
         if self.ready.is_some() {
             self.forget_leftovers();
+            self.mount_dev();
         }
         if !sweep.only_compares {
             let elapsed = sweep.started.elapsed();

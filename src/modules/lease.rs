@@ -14,8 +14,18 @@ pub const BEING_WRITTEN: &str = "somebody is writing it; looked at when it is cl
 /// and to nobody but root and the file's owner.
 #[must_use]
 pub fn is_being_written(file: &File) -> Option<bool> {
+    ask(file, libc::F_RDLCK)
+}
+
+/// Whether the file, here open for writing, is open once more; `None` if that cannot be told.
+#[must_use]
+pub fn is_open_elsewhere(file: &File) -> Option<bool> {
+    ask(file, libc::F_WRLCK)
+}
+
+fn ask(file: &File, lease: i32) -> Option<bool> {
     outlive_the_signal();
-    match set(file, libc::F_RDLCK) {
+    match set(file, lease) {
         Ok(()) => {
             // whoever opens the file in this moment waits until the lease is given back
             drop(set(file, libc::F_UNLCK));
@@ -74,6 +84,18 @@ mod tests {
         assert_eq!(is_being_written(&reader), Some(true));
         drop(again);
         assert_eq!(is_being_written(&reader), Some(false));
+    }
+
+    #[test]
+    fn who_has_a_file_open_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let file = File::create(&path).unwrap();
+        assert_eq!(is_open_elsewhere(&file), Some(false));
+        let reader = File::open(&path).unwrap();
+        assert_eq!(is_open_elsewhere(&file), Some(true));
+        drop(reader);
+        assert_eq!(is_open_elsewhere(&file), Some(false));
     }
 
     #[test]

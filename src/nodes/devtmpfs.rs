@@ -105,8 +105,15 @@ impl Node {
     /// # Errors
     /// [`NodeError::Failed`] if the system refuses.
     pub fn settle(&self, decision: &Decision) -> Result<Settled, NodeError> {
+        self.give(decided(decision, self.permissions()))
+    }
+
+    /// Gives the node owner and mode, and tells what it has then.
+    ///
+    /// # Errors
+    /// [`NodeError::Failed`] if the system refuses.
+    pub fn give(&self, shall: Permissions) -> Result<Settled, NodeError> {
         let is = self.permissions();
-        let shall = decided(decision, is);
         let failed = |what, error: rustix::io::Errno| NodeError::Failed {
             node: self.path.clone(),
             what,

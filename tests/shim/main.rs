@@ -10,6 +10,7 @@ mod daemon;
 mod hostile;
 mod names;
 mod publishing;
+mod switching;
 mod userspace;
 mod watches;
 mod world;
