@@ -254,3 +254,103 @@ impl Rest<'_> {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text() -> impl Strategy<Value = Vec<u8>> {
+        vec(1_u8.., 0..80)
+    }
+
+    fn fact() -> impl Strategy<Value = Fact> {
+        prop_oneof![
+            Just(Fact::Folder),
+            text().prop_map(Fact::Link),
+            text().prop_map(Fact::File),
+            any::<u8>().prop_map(Fact::Descriptor),
+        ]
+    }
+
+    fn questions() -> impl Strategy<Value = Question> {
+        let rest = (vec(text(), 0..HINTS_MAX), vec((text(), fact()), 0..FACTS_MAX));
+        (any::<i64>(), any::<bool>(), any::<bool>(), rest).prop_map(
+            |(offset, noraid, partitions, (hints, facts))| Question {
+                offset,
+                noraid,
+                partitions,
+                hints,
+                facts,
+            },
+        )
+    }
+
+    fn found() -> impl Strategy<Value = Reply> {
+        let partition = (vec(1_u8.., 0..=KEY_MAX), vec(1_u8.., 0..=KEY_MAX), any::<u64>());
+        let partition = partition.prop_map(|(uuid, kind, flags)| Partition { uuid, kind, flags });
+        let key = proptest::string::bytes_regex("[A-Z0-9_]{1,64}").unwrap();
+        let values = vec((key, vec(1_u8.., 0..=VALUE_MAX)), 0..20);
+        (values, vec(partition, 0..20))
+            .prop_map(|(values, partitions)| Reply::Found(Found { values, partitions }))
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_said_is_heard(question in questions(), reply in found()) {
+            prop_assert!(question.is_within_limits());
+            prop_assert_eq!(Question::decode(&question.encode()), Ok(question));
+            prop_assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
+        }
+
+        /// Bytes that a helper might say: a reply with some changed, or none of one.
+        #[test]
+        fn a_reply_is_heard_as_it_was_said_or_not_at_all(
+            reply in found(),
+            changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            cut in any::<prop::sample::Index>(),
+            noise in vec(any::<u8>(), 0..200),
+        ) {
+            let mut packet = reply.encode();
+            for (at, byte) in changes {
+                let at = at.index(packet.len());
+                packet[at] = byte;
+            }
+            let part = packet[..cut.index(packet.len())].to_vec();
+            for said in [packet, part, noise] {
+                if let Ok(reply) = Reply::decode(&said) {
+                    prop_assert_eq!(reply.encode(), said);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn more_than_is_agreed_on_is_refused() {
+        let value = |key: &[u8], value: &[u8]| (key.to_vec(), value.to_vec());
+        let reply = |values| Reply::Found(Found { values, partitions: Vec::new() }).encode();
+        let said = |packet: &[u8]| Reply::decode(packet).map(drop);
+        assert_eq!(said(&reply(vec![value(b"TYPE", b"ext4")])), Ok(()));
+        // written by hand: the encoder leaves these out
+        let raw = |key: &[u8], value: &[u8]| {
+            let mut packet = vec![1, 1];
+            put(&mut packet, key);
+            put(&mut packet, value);
+            packet
+        };
+        assert_eq!(said(&raw(b"TYPE", b"ext4")), Ok(()));
+        for key in [b"type".as_slice(), b"", b"A=B", &[b'A'; KEY_MAX + 1]] {
+            assert_eq!(said(&raw(key, b"x")), Err(Malformed));
+        }
+        assert_eq!(said(&raw(b"TYPE", &[b'x'; VALUE_MAX + 1])), Err(Malformed));
+        assert_eq!(said(&raw(b"TYPE", b"a\0b")), Err(Malformed));
+        assert_eq!(said(&[1, 65]), Err(Malformed));
+        assert_eq!(said(&[0, 0]), Err(Malformed));
+        assert_eq!(said(&[]), Err(Malformed));
+        let many = vec![value(b"A", b""); VALUES_MAX + 1];
+        let Ok(Reply::Found(found)) = Reply::decode(&reply(many)) else { panic!("refused") };
+        assert_eq!(found.values.len(), VALUES_MAX);
+    }
+}

@@ -3,6 +3,7 @@
 
 mod attached;
 mod contents;
+mod damaged;
 mod images;
 #[path = "../namespaces/mod.rs"]
 mod namespaces;
