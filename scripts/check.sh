@@ -12,7 +12,7 @@ fi
 
 packages=(gcc libc6-dev git dbus-daemon dbus-bin systemd udev kmod polkitd pkexec acl procps iproute2
     util-linux shellcheck lintian dpkg-dev mandoc mmdebstrap libarchive-tools cpio qemu-system-x86
-    busybox-static binutils xz-utils file make gcc-12 sparse
+    busybox-static binutils xz-utils file make gcc-12 sparse ethtool
     # what makes the disks that are probed
     e2fsprogs fdisk btrfs-progs xfsprogs dosfstools exfatprogs ntfs-3g xorriso squashfs-tools cryptsetup-bin
     f2fs-tools udftools nilfs-tools erofs-utils bcache-tools)

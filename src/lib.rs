@@ -40,6 +40,9 @@ pub mod exec;
 // 3d: a disk's contents, read by a process in a sandbox
 pub mod probe;
 
+// 5b: names and settings of network interfaces; above 3e, as a builtin sets them
+pub mod net;
+
 // 3e: what rules use like a program and is built in
 pub mod builtin;
 

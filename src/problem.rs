@@ -127,6 +127,11 @@ impl<'a> Source<'a> {
     }
 
     #[must_use]
+    pub fn file(&self) -> &'a Path {
+        self.file
+    }
+
+    #[must_use]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }

@@ -4,11 +4,16 @@
 //! nothing of rules.
 
 mod blkid;
+mod net_setup_link;
 mod options;
 pub mod uaccess;
 
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
 use crate::clean::is_blank;
 use crate::device::Device;
+use crate::net::LinkFiles;
 use crate::probe::Probe;
 
 /// A key and its value.
@@ -110,9 +115,29 @@ impl Call<'_> {
 #[derive(Clone, Debug, Default)]
 pub struct Kit {
     pub probe: Probe,
+    /// The machine's `.link` files; replaced when they are read anew.
+    pub links: RefCell<Arc<LinkFiles>>,
+    /// Whether anything may be changed, such as an interface's settings.
+    pub changes: Cell<bool>,
 }
 
 impl Kit {
+    /// Goes on with other `.link` files.
+    pub fn set_links(&self, links: &Arc<LinkFiles>) {
+        if !Arc::ptr_eq(&self.links.borrow(), links) {
+            self.links.replace(links.clone());
+        }
+    }
+
+    /// What follows may change the machine, or may not.
+    pub fn allow_changes(&self, allowed: bool) {
+        self.changes.set(allowed);
+    }
+
+    fn links(&self) -> Arc<LinkFiles> {
+        self.links.borrow().clone()
+    }
+
     /// Runs a builtin for a device.
     #[must_use]
     pub fn run(&self, builtin: Builtin, call: &Call<'_>) -> Ran<Vec<Pair>> {
@@ -125,10 +150,10 @@ impl Kit {
             | Builtin::Kmod
             | Builtin::NetDriver
             | Builtin::NetId
-            | Builtin::NetSetupLink
             | Builtin::PathId
             | Builtin::UsbId
             | Builtin::Uaccess => Ran::Skipped,
+            Builtin::NetSetupLink => net_setup_link::run(self, call),
         }
     }
 }

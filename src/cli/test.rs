@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::device::record::Records;
 use crate::device::replay::replay;
 use crate::device::{Device, Sysfs};
+use crate::net::{self, LinkFiles};
 use crate::policy::{Policy, apply};
 use crate::rules::decision::{Attribute, Decision, Source};
 use crate::rules::event::Event;
@@ -79,6 +80,8 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
     let records = Records::at(Path::new(RECORDS));
     let old = records.read(device.id());
     let machine = Machine::new(records);
+    let (links, _) = LinkFiles::load(&args.root, &net::Machine::read(&args.root, &args.sysfs));
+    machine.set_links(&Arc::new(links));
     let mut event = Event::new(&device, &machine, &names, old.as_ref(), rules::decide(&device));
     let ended = rules.apply(&mut event);
     let properties = event.properties();

@@ -12,6 +12,7 @@ use super::worker::Book;
 use crate::config::{Config, Mode};
 use crate::device::DeviceId;
 use crate::modules::ModuleDb;
+use crate::net::{LinkFiles, Machine};
 use crate::nodes::devtmpfs::Node;
 use crate::nodes::tmpfiles;
 use crate::policy::Policy;
@@ -35,12 +36,16 @@ pub(super) fn load_book(config: &Config, generation: u64, modules: Arc<ModuleDb>
     info!(rules = count, skipped, "udev rules loaded; programs and builtins are skipped");
     let (lines, problems) = tmpfiles::load(&config.root, &names);
     problems.into_iter().for_each(|problem| warn!("{problem}"));
+    let host = Machine::read(&config.root, &config.sysfs);
+    let (links, problems) = LinkFiles::load(&config.root, &host);
+    problems.into_iter().for_each(|problem| warn!("{problem}"));
     Book {
         generation,
         policy: Arc::new(policy),
         rules: Arc::new(rules),
         names: Arc::new(names),
         tmpfiles: lines.into(),
+        links: Arc::new(links),
         modules,
     }
 }

@@ -18,6 +18,7 @@ use crate::config::{Config, Mode};
 use crate::device::record::{Record, Records};
 use crate::device::{Device, DeviceId, Sysfs};
 use crate::modules::ModuleDb;
+use crate::net::LinkFiles;
 use crate::nodes::devtmpfs::Node;
 use crate::nodes::stack::Stack;
 use crate::nodes::tmpfiles::Line;
@@ -44,6 +45,8 @@ pub struct Book {
     pub names: Arc<Names>,
     /// What tmpfiles.d says of nodes below /dev.
     pub tmpfiles: Arc<[Line]>,
+    /// What the machine's `.link` files say of network interfaces.
+    pub links: Arc<LinkFiles>,
     pub modules: Arc<ModuleDb>,
 }
 
@@ -302,6 +305,7 @@ impl Hands {
         problems: &mut Vec<String>,
     ) -> Decision {
         let kernel = rules::decide(device);
+        self.machine.set_links(&book.links);
         let mut event = Event::new(device, &self.machine, &book.names, old, kernel);
         let plan = self.plans.borrow_mut().of(book.generation, &book.rules, device);
         if let Err(failed) = book.rules.apply_plan(&plan, &mut event) {

@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -16,6 +17,7 @@ use crate::device::DeviceId;
 use crate::device::record::{Record, Records};
 use crate::exec::{EVENT_TIME, Programs, Said, Task};
 use crate::host::{architecture, command_line, virtualization};
+use crate::net::LinkFiles;
 use crate::probe::Probe;
 use crate::rules::rule::Constant;
 use crate::rules::source::Source;
@@ -80,6 +82,11 @@ impl Machine {
         Self { command_line: line.to_vec(), ..self }
     }
 
+    /// Goes on with other `.link` files.
+    pub fn set_links(&self, links: &Arc<LinkFiles>) {
+        self.kit.set_links(links);
+    }
+
     /// What follows is of one event, which has its time from now on. What was done when a device was
     /// handled before is not done again: a `repeated` event writes nothing.
     pub fn begin(&self, repeated: bool) {
@@ -88,6 +95,7 @@ impl Machine {
         self.repeated.set(repeated);
         let time = self.programs.as_ref().map_or(EVENT_TIME, |programs| programs.time);
         self.kit.probe.until(now + time);
+        self.kit.allow_changes(self.writes && !repeated);
     }
 
     /// Runs a program in what is left of the event's time; `None` if no programs are run here.

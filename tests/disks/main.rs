@@ -17,5 +17,6 @@ use mapdev::probe::Probe;
 
 /// With the probe that was built with this test.
 pub(crate) fn kit(limit: Duration) -> Kit {
-    Kit { probe: Probe::new(env!("CARGO_BIN_EXE_mapdev-probe"), "/dev", limit) }
+    let probe = Probe::new(env!("CARGO_BIN_EXE_mapdev-probe"), "/dev", limit);
+    Kit { probe, ..Kit::default() }
 }

@@ -89,7 +89,8 @@ fn without_a_probe_the_builtin_fails() {
         let image = images::make(Path::new("/run/images"), "ext2", 1024, "mke2fs -q $f");
         let disk = Attached::new(&image);
         for program in ["/nonexistent/mapdev-probe", "/bin/true"] {
-            let kit = Kit { probe: Probe::new(program, "/dev", Duration::from_secs(20)) };
+            let probe = Probe::new(program, "/dev", Duration::from_secs(20));
+            let kit = Kit { probe, ..Kit::default() };
             assert_eq!(ask(&kit, &disk.name), Ran::Failed, "{program}");
         }
     });

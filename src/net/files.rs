@@ -1,0 +1,207 @@
+//! Stage 5b: which `.link` files there are: all folders together, in the order of the names, each with
+//! its drop-ins; loaded once, asked for every interface.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::condition::Machine;
+use super::link_file::{LinkFile, Text, WakePassword};
+use super::matching::Candidate;
+use super::naming::Scheme;
+use super::words::SECURE_ON;
+use crate::problem::{Problem, Severity};
+
+/// Folders of `.link` files below the root; of files of one name, the first folder's counts.
+pub const FOLDERS: [&str; 5] = [
+    "etc/systemd/network",
+    "run/systemd/network",
+    "usr/local/lib/systemd/network",
+    "usr/lib/systemd/network",
+    "lib/systemd/network",
+];
+
+/// A `.link` file has some hundred bytes.
+const FILE_LIMIT: u64 = 1 << 20;
+
+/// Who has more files than this has no more of them.
+const FILES_LIMIT: usize = 10_000;
+
+/// How long somebody who keeps a password may take to tell it.
+const PASSWORD_TIME: Duration = Duration::from_secs(5);
+
+/// Every file that counts, and how the machine names interfaces.
+#[derive(Clone, Debug, Default)]
+pub struct LinkFiles {
+    pub files: Vec<LinkFile>,
+    pub scheme: Scheme,
+    /// As 32 hexadecimal digits; empty if the machine has none.
+    pub machine_id: String,
+}
+
+impl LinkFiles {
+    /// Reads the files below `root`, and leaves out those whose conditions do not hold.
+    #[must_use]
+    pub fn load(root: &Path, machine: &Machine) -> (Self, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let mut files = Vec::new();
+        for path in find(root, "", ".link", &mut problems) {
+            let (file, mut found) = load(root, &path);
+            problems.append(&mut found);
+            let file = file.filter(|file| file.counts_on(machine));
+            files.extend(file.map(|mut file| {
+                find_password(&mut file, machine, &mut problems);
+                file
+            }));
+        }
+        let scheme = Scheme::of(&machine.parameters());
+        (Self { files, scheme, machine_id: machine.machine_id.clone() }, problems)
+    }
+
+    /// The first file that means an interface.
+    pub fn of<'a>(
+        &self,
+        candidate: &Candidate<'_>,
+        property: impl Fn(&[u8]) -> Option<&'a [u8]> + Copy,
+    ) -> Option<&LinkFile> {
+        self.files.iter().find(|file| file.wanted.matches(candidate, property))
+    }
+}
+
+/// Reads one file with its drop-ins below `root`; `None` for one that counts for nothing.
+#[must_use]
+pub fn load(root: &Path, path: &Path) -> (Option<LinkFile>, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let bytes = match read(path) {
+        // an empty file masks those of its name in other folders
+        Ok(bytes) if bytes.is_empty() => return (None, problems),
+        Ok(bytes) => bytes,
+        Err(problem) => return (None, vec![*problem]),
+    };
+    let mut texts = vec![(path.to_owned(), bytes)];
+    let mut folder = path.file_name().unwrap_or_default().to_owned();
+    folder.push(".d");
+    for path in find(root, &folder, ".conf", &mut problems) {
+        match read(&path) {
+            Ok(bytes) => texts.push((path, bytes)),
+            Err(problem) => problems.push(*problem),
+        }
+    }
+    let texts: Vec<_> = texts.iter().map(|(path, bytes)| Text { path, bytes }).collect();
+    let (file, mut found) = LinkFile::parse(&texts);
+    problems.append(&mut found);
+    (file, problems)
+}
+
+/// The files of all folders whose name ends so, in the order of their names; `below` is a folder in
+/// each of them.
+fn find(
+    root: &Path,
+    below: impl AsRef<Path>,
+    end: &str,
+    problems: &mut Vec<Problem>,
+) -> Vec<PathBuf> {
+    let mut found: BTreeMap<OsString, PathBuf> = BTreeMap::new();
+    for folder in FOLDERS.map(|folder| root.join(folder).join(below.as_ref())) {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                continue;
+            }
+            Err(error) => {
+                let what = format!("cannot be read: {error}");
+                problems.push(Problem::whole(&folder, Severity::Error, what));
+                continue;
+            }
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let named =
+                name.as_bytes().ends_with(end.as_bytes()) && !name.as_bytes().starts_with(b".");
+            let file = entry.file_type().is_ok_and(|kind| kind.is_file() || kind.is_symlink());
+            if !named || !file {
+                continue;
+            }
+            if found.len() == FILES_LIMIT && !found.contains_key(&name) {
+                let what = format!("at most {FILES_LIMIT} files wanted; the rest is not read");
+                problems.push(Problem::whole(&folder, Severity::Error, what));
+                break;
+            }
+            // the folder that is also called by another name is looked at once
+            found.entry(name).or_insert_with(|| folder.join(entry.file_name()));
+        }
+    }
+    found.into_values().collect()
+}
+
+/// The text of a file; an empty one for `/dev/null`.
+fn read(path: &Path) -> Result<Vec<u8>, Box<Problem>> {
+    let whole = |what: String| Box::new(Problem::whole(path, Severity::Error, what));
+    let unreadable = |error: io::Error| whole(format!("cannot be read: {error}"));
+    // a fifo would wait for a writer
+    let meta = fs::metadata(path).map_err(unreadable)?;
+    if meta.file_type().is_char_device() {
+        return Ok(Vec::new());
+    }
+    if !meta.is_file() {
+        return Err(whole("a regular file wanted".to_owned()));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > FILE_LIMIT {
+        return Err(whole(format!("a file of at most {} MiB wanted", FILE_LIMIT >> 20)));
+    }
+    Ok(bytes)
+}
+
+/// Reads the password that a file or a credential holds, as `WakeOnLanPassword=` says.
+fn find_password(file: &mut LinkFile, machine: &Machine, problems: &mut Vec<Problem>) {
+    let settings = &mut file.settings;
+    let secure = settings.wake.is_some_and(|wake| wake & SECURE_ON != 0);
+    let found = match settings.wake_password.take() {
+        Some(WakePassword::File(path)) => {
+            let password = password(&path);
+            if password.is_none() {
+                let what = format!("a password such as aa:bb:cc:dd:ee:ff in {path:?} wanted");
+                problems.push(Problem::whole(&file.path, Severity::Warning, what));
+            }
+            password
+        }
+        Some(password) => Some(password),
+        None if secure => {
+            let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let names = [format!("{name}.wol.password"), "wol.password".to_owned()];
+            let folders = machine.credentials.iter();
+            let paths = folders.flat_map(|folder| names.iter().map(|name| folder.join(name)));
+            paths.filter_map(|path| password(&path)).next()
+        }
+        None => None,
+    };
+    settings.wake_password = found;
+    if let (Some(wake), Some(_)) = (&mut settings.wake, &settings.wake_password) {
+        *wake |= SECURE_ON;
+    }
+}
+
+fn password(path: &Path) -> Option<WakePassword> {
+    const LENGTH: u64 = 64;
+    let mut text = String::new();
+    let kind = fs::metadata(path).ok()?.file_type();
+    if kind.is_socket() {
+        let socket = UnixStream::connect(path).ok()?;
+        socket.set_read_timeout(Some(PASSWORD_TIME)).ok()?;
+        socket.take(LENGTH).read_to_string(&mut text).ok()?;
+    } else if kind.is_file() {
+        File::open(path).ok()?.take(LENGTH).read_to_string(&mut text).ok()?;
+    }
+    WakePassword::parse(text.trim())
+}
