@@ -2,13 +2,23 @@
 //!
 //! A key that cannot be used costs itself only; what remains is used, and each loss is reported.
 
+mod udev;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use std::time::Duration;
+
+use rustix::process::Signal;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+pub use udev::ResolveNames;
+
+/// How long an event may take, as in udev.
+pub const EVENT_TIME: Duration = Duration::from_secs(180);
 
 /// Whether the daemon manages the machine or only watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -65,6 +75,15 @@ pub struct Config {
     pub probe_timeout: u64,
     /// Threads that decide and settle; 0: as many as processors, at least 2 and at most 16.
     pub workers: usize,
+    /// How long an event may take, with its programs.
+    pub event_timeout: Duration,
+    /// What a program gets when the time is up.
+    pub timeout_signal: Signal,
+    /// Programs that may run at once; 0: as many as udev would have workers.
+    pub children_max: usize,
+    /// Each program of a RUN list waits so long first.
+    pub exec_delay: Duration,
+    pub resolve_names: ResolveNames,
     /// Receive buffer of the kernel socket, in bytes; the kernel grants what it likes.
     pub receive_buffer: usize,
     /// A filter as `tracing_subscriber::EnvFilter` reads it: `info`, `debug`, `mapdev::bus=trace`.
@@ -86,6 +105,11 @@ impl Default for Config {
             probe: None,
             probe_timeout: 150,
             workers: 0,
+            event_timeout: EVENT_TIME,
+            timeout_signal: Signal::KILL,
+            children_max: 0,
+            exec_delay: Duration::ZERO,
+            resolve_names: ResolveNames::Yes,
             receive_buffer: 128 * 1024 * 1024,
             log_level: "info".into(),
         }
@@ -160,13 +184,19 @@ impl Config {
                 self.probe_timeout = u64::try_from(number()?.clamp(1, 3600)).unwrap_or(3600);
             }
             "workers" => self.workers = number()?.min(1024),
+            "event-timeout" | "timeout-signal" | "children-max" | "exec-delay"
+            | "resolve-names" => {
+                let text = text().or_else(|_| number().map(|number| number.to_string()))?;
+                self.apply_udev(&key.replace('-', "_"), &text)?;
+            }
             "receive-buffer" => self.receive_buffer = number()?,
             "log-level" => self.log_level = text()?,
             "runtime" => self.runtime = absolute(key, &text()?)?,
             "records" => self.records = Some(absolute(key, &text()?)?),
             _ => {
-                let known = "mode, bus, shim, mount-dev, probe, probe-timeout, workers, \
-                    receive-buffer, log-level, runtime, records";
+                let known = "mode, bus, shim, mount-dev, probe, probe-timeout, workers, event-timeout, \
+                    timeout-signal, children-max, exec-delay, resolve-names, receive-buffer, \
+                    log-level, runtime, records";
                 return Err(format!("unknown key `{key}`; the keys are {known}"));
             }
         }
@@ -178,17 +208,21 @@ impl Config {
     pub fn load(root: &Path, cmdline: &str) -> (Self, Vec<ConfigProblem>) {
         let mut config = Self { root: root.to_owned(), ..Self::default() };
         let mut problems = Vec::new();
+        config.merge_udev(&mut problems);
         for file in fragments(root) {
             config.merge_file(&file, &mut problems);
         }
         for word in cmdline.split_ascii_whitespace() {
             let word = word.strip_prefix("rd.").unwrap_or(word);
-            let Some((key, value)) = word.strip_prefix("mapdev.").and_then(|w| w.split_once('='))
-            else {
+            let Some((key, value)) = word.split_once('=') else { continue };
+            let applied = if let Some(key) = key.strip_prefix("udev.") {
+                config.apply_udev(&key.replace('-', "_"), value)
+            } else if let Some(key) = key.strip_prefix("mapdev.") {
+                config.apply(&key.replace('_', "-"), &Value::Text(value.to_owned()))
+            } else {
                 continue;
             };
-            let value = Value::Text(value.to_owned());
-            if let Err(what) = config.apply(&key.replace('_', "-"), &value) {
+            if let Err(what) = applied {
                 problems.push(ConfigProblem { file: "kernel command line".into(), line: 1, what });
             }
         }

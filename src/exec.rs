@@ -20,11 +20,10 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tracing::{debug, warn};
 
+use crate::config::{Config, EVENT_TIME};
+
 /// Where a name without a slash in front is looked for.
 pub const FOLDER: &str = "/usr/lib/udev";
-
-/// How long an event may take, with all of its programs.
-pub const EVENT_TIME: Duration = Duration::from_secs(180);
 
 /// What a program says counts up to here, as in udev; the rest is read and thrown away.
 pub const OUTPUT_MAX: usize = 16383;
@@ -116,6 +115,13 @@ impl Said {
     }
 }
 
+impl From<&Config> for Programs {
+    fn from(config: &Config) -> Self {
+        let (time, signal) = (config.event_timeout, config.timeout_signal);
+        Self { time, signal, ..Self::default() }
+    }
+}
+
 impl Programs {
     /// Runs a program and waits for its end, or until time is up.
     #[must_use]
@@ -199,11 +205,12 @@ impl Programs {
     }
 }
 
-/// The time in which a thread waits.
-struct Waiting<'a>(&'a dyn Pause);
+/// The time in which a thread waits for others.
+#[derive(Debug)]
+pub struct Waiting<'a>(&'a dyn Pause);
 
 impl<'a> Waiting<'a> {
-    fn begin(pause: &'a dyn Pause) -> Self {
+    pub fn begin(pause: &'a dyn Pause) -> Self {
         pause.begin();
         Self(pause)
     }

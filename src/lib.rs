@@ -61,6 +61,9 @@ pub mod map;
 // 6b: the map in devtmpfs's place on /dev, and back
 pub mod switch;
 
+// 7 RUN: what rules want run when the record is written
+pub mod run;
+
 // 8 TELL: libudev's netlink group
 pub mod announce;
 

@@ -81,7 +81,10 @@ pub enum Command {
     ///
     /// In shadow mode this is what would change if the daemon managed the machine.
     Compare,
-    /// Make the daemon read rules and policy anew and decide every device again
+    /// Make the daemon read rules and policy anew
+    ///
+    /// Policy is applied to every device at once; udev rules, as under udev, with a device's next event
+    /// (`udevadm trigger`).
     Reload(reload::Args),
     /// Show or set how much the daemon logs
     LogLevel(log_level::Args),

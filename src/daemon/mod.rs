@@ -71,6 +71,8 @@ pub fn run(args: &Args) -> Result<(), Fatal> {
     let (config, problems) = args.config();
     let log = logs::start(&config.log_level);
     problems.into_iter().for_each(|problem| warn!("{problem}"));
+    // what programs make is readable, whoever started us
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     if config.mode == Mode::Active {
         refuse_second_manager()?;
     }

@@ -9,7 +9,7 @@ use super::Dispatch;
 use super::command::{Change, ChangeError, Command, Notice, Status, Terms};
 use super::known::Known;
 use super::worker::Book;
-use crate::config::{Config, Mode};
+use crate::config::{Config, Mode, ResolveNames};
 use crate::device::DeviceId;
 use crate::modules::ModuleDb;
 use crate::net::{LinkFiles, Machine};
@@ -30,10 +30,14 @@ pub(super) fn load_book(config: &Config, generation: u64, modules: Arc<ModuleDb>
     let names = Names::load(&config.root);
     let (policy, problems) = Policy::load(&config.policy_folders(), &names);
     problems.into_iter().for_each(|problem| warn!("{problem}"));
-    let (rules, problems) = Rules::load(&config.root, &names);
+    let nobody = Names::default();
+    let known = match config.resolve_names {
+        ResolveNames::Yes => &names,
+        ResolveNames::Never => &nobody,
+    };
+    let (rules, problems) = Rules::load(&config.root, known);
     problems.into_iter().for_each(|problem| warn!("{problem}"));
-    let (count, skipped) = (rules.iter().count(), rules.iter().filter(|rule| rule.acts()).count());
-    info!(rules = count, skipped, "udev rules loaded; programs and builtins are skipped");
+    info!(rules = rules.iter().count(), "udev rules loaded");
     let (lines, problems) = tmpfiles::load(&config.root, &names);
     problems.into_iter().for_each(|problem| warn!("{problem}"));
     let host = Machine::read(&config.root, &config.sysfs);
@@ -119,7 +123,8 @@ impl Dispatch {
         }
     }
 
-    /// Reads policy and names anew and decides every device again. Returns the generation.
+    /// Reads rules, policy and names anew. Policy holds for every device at once; rules, as in udev, from a
+    /// device's next event on. Returns the generation.
     pub(super) fn reload(&mut self) -> u64 {
         self.load_policy();
         let ids: Vec<_> = self.table.iter().map(|known| known.id.clone()).collect();

@@ -5,9 +5,11 @@
 //! caller wants, is seen to each time.
 
 use super::known::Known;
+use crate::device::Device;
+use crate::device::record::Record;
 use crate::nodes::devtmpfs::KERNEL_DEFAULT;
-use crate::rules::decision::{Attribute, Decision, Source};
-use crate::uevent::{Action, Origin, Uevent};
+use crate::rules;
+use crate::rules::decision::{Attribute, Decision, Link, Source};
 
 const NODE: [Attribute; 3] = [Attribute::Owner, Attribute::Group, Attribute::Mode];
 
@@ -60,11 +62,21 @@ pub(super) fn to_apply(
     apply
 }
 
-/// The event by which a device is decided from the beginning, under rules that it was not decided by.
-pub(super) fn as_added(uevent: &Uevent) -> Uevent {
-    let properties: Vec<_> = uevent.properties().collect();
-    let (devpath, seqnum) = (uevent.devpath(), uevent.seqnum());
-    Uevent::synthetic(Origin::Policy, Action::Add, devpath, seqnum, &properties)
+/// What stands when the rules of an event ended early and nothing is known but the record: the kernel's
+/// word, and what is remembered.
+pub(super) fn adopted(device: &Device, old: Option<&Record>) -> Decision {
+    let mut decision = rules::decide(device);
+    if let Some(old) = old {
+        let links =
+            old.links.iter().map(|name| Link { name: name.clone(), priority: old.link_priority });
+        decision.links = links.collect();
+        decision.link_priority = old.link_priority;
+        decision.properties.clone_from(&old.properties);
+        decision.tags.sticky.clone_from(&old.sticky_tags);
+        decision.tags.current.clone_from(&old.current_tags);
+    }
+    decision.finish();
+    decision
 }
 
 #[cfg(test)]

@@ -7,58 +7,128 @@ use tracing::{debug, warn};
 
 use super::Dispatch;
 use super::command::{ChangeError, Notice};
-use super::known::Known;
-use super::worker::{Done, Job, Outcome};
+use super::known::{Known, Told};
+use super::worker::{Answer, Chore, Done, Job, Outcome};
+use crate::builtin::Pair;
+use crate::device::DeviceId;
 use crate::nodes::claims::Why;
 use crate::queue::Ticket;
+use crate::rules::decision::Run;
 use crate::uevent::Origin;
 
+/// How an event is told, when all of it is done.
+#[derive(Debug)]
+pub(super) enum End {
+    Settled { known: Arc<Known>, failed: Option<Box<Told>> },
+    Removed { old: Option<Arc<Known>>, told: Box<Told> },
+}
+
+impl End {
+    /// What programs are told of the device.
+    fn properties(&self) -> Vec<Pair> {
+        match self {
+            Self::Settled { known, .. } => known.owned_properties(),
+            Self::Removed { told, .. } => told.properties.clone(),
+        }
+    }
+}
+
 impl Dispatch {
-    pub(super) fn finish_batch(&mut self, done: Done) {
-        self.finish(done);
-        while let Ok(done) = self.done.try_recv() {
-            self.finish(done);
+    pub(super) fn finish_batch(&mut self, answer: Answer) {
+        self.finish(answer);
+        while let Ok(answer) = self.done.try_recv() {
+            self.finish(answer);
         }
     }
 
-    /// Stages 6 to 9: publishes what the worker found, and tells everybody.
-    fn finish(&mut self, done: Done) {
-        let Done { id, job, outcome, mut problems } = done;
-        self.workers.one_is_done();
-        let usec = || u64::try_from(job.heard.elapsed().as_micros()).unwrap_or(u64::MAX);
+    fn finish(&mut self, answer: Answer) {
+        match answer {
+            Answer::Waits => self.workers.one_waits(),
+            Answer::Done(done) => self.finish_job(*done),
+        }
+    }
+
+    /// Stages 6 to 9: publishes what the worker found, has done what is to be run then, and tells everybody.
+    fn finish_job(&mut self, done: Done) {
+        self.workers.one_is_done(&done);
+        let Done { id, mut job, outcome, mut problems, .. } = done;
         let change = self.take_change(job.order);
         let effect = change.is_some().then(|| effect(&job, &outcome, &problems));
+        let end = self.publish(&id, &job, outcome, &mut problems);
+        if let (Some(reply), Some(effect)) = (change, effect) {
+            // a caller that has gone is no error
+            let _ = reply.send(effect);
+        }
+        // who is told of the event finds in the log what went wrong
+        log(&job, problems);
+        match end {
+            Some((end, list)) if !list.is_empty() => {
+                let properties = end.properties();
+                job.chore = Some(Box::new(Chore { list, properties, end }));
+                self.chores.push_back(job);
+            }
+            end => {
+                let problem = end.and_then(|(end, _)| self.tell(&job, &end));
+                log(&job, problem);
+                self.over(job);
+            }
+        }
+    }
+
+    /// Stage 6; how the event will be told, and what is to be run before.
+    fn publish(
+        &mut self,
+        id: &DeviceId,
+        job: &Job,
+        outcome: Outcome,
+        problems: &mut Vec<String>,
+    ) -> Option<(End, Vec<Run>)> {
         match outcome {
-            Outcome::Settled(known) => {
+            Outcome::Settled { known, failed, run } => {
                 let known = Arc::new(*known);
-                self.end_stale_grants(&known, job.grants.as_deref(), &mut problems);
+                self.end_stale_grants(&known, job.grants.as_deref(), problems);
                 let old = self.table.insert(known.clone());
-                self.forget_moved(&known, usec(), &mut problems);
+                self.forget_moved(&known, usec(job), problems);
                 let why = match job.uevent.origin {
                     Origin::Kernel => Why::Event,
                     Origin::Coldplug | Origin::Policy => Why::Again,
                 };
                 problems.extend(self.publisher.publish(&known, old.as_deref(), why, &self.table));
-                problems.extend(self.teller.handled(&job.uevent, &known, usec()));
-                self.tell_awaiting(&known);
                 self.notice_module(&known);
+                let list = if run { known.decision.run.clone() } else { Vec::new() };
+                Some((End::Settled { known, failed }, list))
             }
-            Outcome::Removed => {
-                let old = self.forget(&id, &mut problems);
-                problems.extend(self.teller.removed(&job.uevent, old, usec()));
+            Outcome::Removed { told, run } => {
+                let old = self.forget(id, problems);
+                Some((End::Removed { old, told }, run))
             }
-            Outcome::Gone => debug!("{id}: gone before it was looked at"),
+            Outcome::Ran(end) => Some((end, Vec::new())),
+            Outcome::Gone => {
+                debug!("{id}: gone before it was looked at");
+                None
+            }
         }
+    }
+
+    /// Stages 8 and 9.
+    fn tell(&mut self, job: &Job, end: &End) -> Option<String> {
+        match end {
+            End::Settled { known, failed } => {
+                let failed = failed.as_deref();
+                let problem = self.teller.handled(&job.uevent, known, failed, usec(job));
+                self.tell_awaiting(known);
+                problem
+            }
+            End::Removed { old, told } => {
+                self.teller.removed(&job.uevent, old.clone(), told, usec(job))
+            }
+        }
+    }
+
+    /// All of the event is done.
+    fn over(&mut self, job: Job) {
         if job.uevent.origin == Origin::Kernel {
             self.handled += 1;
-        }
-        for problem in problems {
-            let devpath = job.uevent.devpath().escape_ascii();
-            warn!(seqnum = job.uevent.seqnum(), "{devpath}: {problem}");
-        }
-        if let (Some(reply), Some(effect)) = (change, effect) {
-            // a caller that has gone is no error
-            let _ = reply.send(effect);
         }
         self.end(job.ticket, job.order);
         let devpath = job.uevent.devpath();
@@ -138,15 +208,26 @@ impl Dispatch {
     }
 }
 
+fn usec(job: &Job) -> u64 {
+    u64::try_from(job.heard.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+fn log(job: &Job, problems: impl IntoIterator<Item = String>) {
+    for problem in problems {
+        let devpath = job.uevent.devpath().escape_ascii();
+        warn!(seqnum = job.uevent.seqnum(), "{devpath}: {problem}");
+    }
+}
+
 /// What became of a change: done, or why not. Its grant is kept and tried again at each event.
 fn effect(job: &Job, outcome: &Outcome, problems: &[String]) -> Result<(), ChangeError> {
     let other = |known: &Known| {
         job.grants.as_deref().is_some_and(|grants| grants.instance != known.instance)
     };
     match outcome {
-        Outcome::Removed | Outcome::Gone => Err(ChangeError::NoSuchDevice),
-        Outcome::Settled(known) if other(known) => Err(ChangeError::NoSuchDevice),
-        Outcome::Settled(_) if problems.is_empty() => Ok(()),
-        Outcome::Settled(_) => Err(ChangeError::Failed(problems.join("; "))),
+        Outcome::Removed { .. } | Outcome::Gone | Outcome::Ran(_) => Err(ChangeError::NoSuchDevice),
+        Outcome::Settled { known, .. } if other(known) => Err(ChangeError::NoSuchDevice),
+        Outcome::Settled { .. } if problems.is_empty() => Ok(()),
+        Outcome::Settled { .. } => Err(ChangeError::Failed(problems.join("; "))),
     }
 }

@@ -3,12 +3,35 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use nix::errno::Errno;
+
 use crate::announce::Property;
+use crate::builtin::Pair;
 use crate::device::record::Record;
 use crate::device::{DeviceId, last_element};
 use crate::nodes::{Mismatch, Permissions};
 use crate::rules::decision::{Attribute, Decision};
 use crate::uevent::{Devnum, Uevent};
+
+/// What libudev's clients are told where that is not what is known of the device.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    pub(super) properties: Vec<Pair>,
+    pub(super) sticky_tags: Vec<Vec<u8>>,
+}
+
+impl Told {
+    /// The event failed with this error of the system's.
+    pub(super) fn fail(&mut self, errno: i32) {
+        let name = format!("{:?}", Errno::from_raw(errno));
+        let mut put = |key: &[u8], value: String| {
+            self.properties.push((key.to_vec(), value.into_bytes()));
+        };
+        put(b"UDEV_WORKER_FAILED", "1".to_owned());
+        put(b"UDEV_WORKER_ERRNO", errno.to_string());
+        put(b"UDEV_WORKER_ERRNO_NAME", name);
+    }
+}
 
 /// A device as its last event left it.
 #[derive(Clone, Debug)]
@@ -101,6 +124,13 @@ impl Known {
         all
     }
 
+    /// The same as a program gets them.
+    #[must_use]
+    pub fn owned_properties(&self) -> Vec<Pair> {
+        let all = self.properties().into_iter();
+        all.map(|(key, value)| (key.to_vec(), value.into_owned())).collect()
+    }
+
     /// Who decided the most recent of owner, group and mode: `kernel`, `rule`, `policy`, `runtime`.
     #[must_use]
     pub fn origin(&self) -> &'static str {
@@ -116,7 +146,7 @@ impl Known {
 }
 
 /// The kernel's properties, the node's name made absolute.
-pub(super) fn of_kernel(uevent: &Uevent) -> Vec<Property<'_>> {
+fn of_kernel(uevent: &Uevent) -> Vec<Property<'_>> {
     let absolute = |name: &[u8]| Cow::Owned([b"/dev/", name].concat());
     let pair = |(key, value)| match (key == b"DEVNAME").then(|| uevent.devname()).flatten() {
         Some(name) => (key, absolute(name)),

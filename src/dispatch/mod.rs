@@ -8,6 +8,7 @@ mod answer;
 pub mod command;
 mod decide;
 mod finish;
+mod hands;
 mod hear;
 mod kernel;
 pub mod known;
@@ -23,7 +24,7 @@ mod tell;
 mod tests;
 mod worker;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -53,7 +54,7 @@ use table::Table;
 pub use tell::OTHER_MANAGER;
 use tell::Teller;
 pub use worker::Book;
-use worker::{Done, Job, Workers};
+use worker::{Answer, Job, Workers};
 
 /// An event in the queue.
 #[derive(Debug)]
@@ -100,7 +101,9 @@ pub struct Dispatch {
     socket: KernelSocket,
     queue: Queue<Pending>,
     workers: Workers,
-    done: mpsc::Receiver<Done>,
+    done: mpsc::Receiver<Answer>,
+    /// Events of which only what is to be run is left; one a device at most.
+    chores: VecDeque<Job>,
     table: Table,
     publisher: Publisher,
     kernel: KernelEvents,
@@ -169,6 +172,7 @@ impl Dispatch {
             queue: Queue::new(Limits::default()),
             workers,
             done,
+            chores: VecDeque::new(),
             table: Table::default(),
             publisher,
             kernel: None,
@@ -223,7 +227,7 @@ impl Dispatch {
             let hearing = !stopping && !self.queue.is_full();
             // in no fixed order: events, answers and callers all get their turn
             tokio::select! {
-                Some(done) = self.done.recv() => self.finish_batch(done),
+                Some(answer) = self.done.recv() => self.finish_batch(answer),
                 Some(command) = self.commands.recv() => self.answer(command),
                 () = watchdog.tick() => {}
                 heard = self.socket.recv(), if hearing => self.hear_batch(heard?)?,
@@ -286,6 +290,11 @@ impl Dispatch {
 
     /// Stages 3 to 5: hands what may run to the workers.
     fn start_jobs(&mut self) {
+        while self.workers.has_room_for_chores()
+            && let Some(job) = self.chores.pop_front()
+        {
+            self.give(job);
+        }
         while self.workers.has_room() {
             let Some((ticket, pending)) = self.queue.next() else { return };
             let known = self.table.get(&pending.id).cloned();
@@ -293,12 +302,27 @@ impl Dispatch {
             let Pending { uevent, order, heard, .. } = pending;
             let book = self.book.clone();
             let compare = self.rival.is_none() || uevent.origin != Origin::Kernel;
-            let job = Job { ticket, uevent, order, heard, known, grants, book, compare };
-            if let Err(job) = self.workers.give(job) {
-                // no thread is left, and with panic = "abort" neither would we be
-                warn!("no worker takes the event of {}", job.uevent.devpath().escape_ascii());
-                self.end(job.ticket, job.order);
-            }
+            let (begun, chore) = (heard, None);
+            self.give(Job {
+                ticket,
+                uevent,
+                order,
+                heard,
+                known,
+                grants,
+                book,
+                compare,
+                begun,
+                chore,
+            });
+        }
+    }
+
+    fn give(&mut self, job: Job) {
+        if let Err(job) = self.workers.give(job) {
+            // no thread is left, and with panic = "abort" neither would we be
+            warn!("no worker takes the event of {}", job.uevent.devpath().escape_ascii());
+            self.end(job.ticket, job.order);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Tells libudev's clients, the bus and the service manager; none of them can hold up an event.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::command::Notice;
-use super::known::{Known, of_kernel};
+use super::known::{Known, Told};
 use crate::announce::overhear::Overhear;
 use crate::announce::{Announcer, Message, Property};
 use crate::config::{Config, Mode};
@@ -46,6 +47,7 @@ impl Teller {
         &mut self,
         uevent: &Uevent,
         known: &Arc<Known>,
+        failed: Option<&Told>,
         usec: u64,
     ) -> Option<String> {
         let device = known.clone();
@@ -54,7 +56,10 @@ impl Teller {
             self.notify(Notice::Changed { device });
             return None;
         }
-        let problem = self.announce(uevent, known);
+        let problem = match failed {
+            Some(told) => self.announce_told(uevent, told),
+            None => self.announce(uevent, known),
+        };
         self.notify(Notice::Handled { seqnum, action, usec, device });
         problem
     }
@@ -64,12 +69,13 @@ impl Teller {
         &mut self,
         uevent: &Arc<Uevent>,
         known: Option<Arc<Known>>,
+        told: &Told,
         usec: u64,
     ) -> Option<String> {
-        let Some(known) = known else { return self.announce_unknown(uevent) };
-        let last = Arc::new(Known { uevent: uevent.clone(), ..Known::clone(&known) });
-        let problem = self.announce(uevent, &last);
-        self.notify(Notice::Removed { seqnum: uevent.seqnum(), usec, device: known });
+        let problem = self.announce_told(uevent, told);
+        if let Some(device) = known {
+            self.notify(Notice::Removed { seqnum: uevent.seqnum(), usec, device });
+        }
         problem
     }
 
@@ -79,9 +85,12 @@ impl Teller {
         send(announcer, uevent, &known.record.sticky_tags, &properties)
     }
 
-    fn announce_unknown(&self, uevent: &Uevent) -> Option<String> {
+    fn announce_told(&self, uevent: &Uevent, told: &Told) -> Option<String> {
         let announcer = self.announcer.as_ref()?;
-        send(announcer, uevent, &[], &of_kernel(uevent))
+        let pairs = told.properties.iter();
+        let properties: Vec<_> =
+            pairs.map(|(key, value)| (key.as_slice(), Cow::Borrowed(value.as_slice()))).collect();
+        send(announcer, uevent, &told.sticky_tags, &properties)
     }
 
     /// Never waits: who does not keep up is told to look at everything anew.

@@ -13,9 +13,10 @@ use std::time::Instant;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::builtin::{Builtin, Call, Kit, Pair, Ran};
+use crate::config::EVENT_TIME;
 use crate::device::DeviceId;
 use crate::device::record::{Record, Records};
-use crate::exec::{EVENT_TIME, Programs, Said, Task};
+use crate::exec::{Pause, Programs, Said, Task, Waiting};
 use crate::host::{architecture, command_line, virtualization};
 use crate::net::LinkFiles;
 use crate::probe::Probe;
@@ -34,6 +35,7 @@ pub struct Machine {
     command_line: Vec<u8>,
     virtualization: &'static str,
     programs: Option<Programs>,
+    pause: Option<Arc<dyn Pause>>,
     writes: bool,
     /// Of the event at hand: when it began, and whether it may write.
     begun: Cell<Instant>,
@@ -51,6 +53,7 @@ impl Machine {
             command_line: command_line(),
             virtualization: virtualization(),
             programs: None,
+            pause: None,
             writes: false,
             begun: Cell::new(Instant::now()),
             repeated: Cell::new(false),
@@ -70,6 +73,14 @@ impl Machine {
         self
     }
 
+    /// Who is told when it waits for a program, a disk or a module.
+    #[must_use]
+    pub fn with_pause(self, pause: Arc<dyn Pause>) -> Self {
+        let told = Some(pause.clone());
+        let programs = self.programs.map(|programs| Programs { pause: told, ..programs });
+        Self { programs, pause: Some(pause), ..self }
+    }
+
     /// It writes to sysfs and to sysctls.
     #[must_use]
     pub fn writing(self) -> Self {
@@ -87,14 +98,13 @@ impl Machine {
         self.kit.set_links(links);
     }
 
-    /// What follows is of one event, which has its time from now on. What was done when a device was
-    /// handled before is not done again: a `repeated` event writes nothing.
-    pub fn begin(&self, repeated: bool) {
-        let now = Instant::now();
-        self.begun.set(now);
+    /// What follows is of an event that began at `begun`. What was done when the device was handled
+    /// before is not done again: a `repeated` event writes nothing.
+    pub fn begin(&self, begun: Instant, repeated: bool) {
+        self.begun.set(begun);
         self.repeated.set(repeated);
         let time = self.programs.as_ref().map_or(EVENT_TIME, |programs| programs.time);
-        self.kit.probe.until(now + time);
+        self.kit.probe.until(begun + time);
         self.kit.allow_changes(self.writes && !repeated);
     }
 
@@ -132,17 +142,9 @@ impl World for Machine {
     }
 
     fn builtin(&self, builtin: Builtin, call: &Call<'_>) -> Ran<Vec<Pair>> {
-        // only disks keep one waiting
-        let programs = self.programs.as_ref().filter(|_| builtin == Builtin::Blkid);
-        let pause = programs.and_then(|programs| programs.pause.as_deref());
-        if let Some(pause) = pause {
-            pause.begin();
-        }
-        let ran = self.kit.run(builtin, call);
-        if let Some(pause) = pause {
-            pause.end();
-        }
-        ran
+        let slow = matches!(builtin, Builtin::Blkid | Builtin::Kmod);
+        let _waiting = self.pause.as_deref().filter(|_| slow).map(Waiting::begin);
+        self.kit.run(builtin, call)
     }
 
     fn file(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {

@@ -198,7 +198,7 @@ impl Rules {
 }
 
 /// The plans of one worker, for the rules of one loading.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Plans {
     generation: u64,
     plans: HashMap<Kind, Arc<Plan>>,

@@ -19,6 +19,7 @@ mod names;
 #[path = "../namespaces/mod.rs"]
 mod namespaces;
 mod policy;
+mod programs;
 mod random;
 mod rules;
 mod shadow;
