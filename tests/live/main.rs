@@ -8,6 +8,7 @@
 mod bus;
 mod changes;
 mod daemon;
+mod disks;
 mod end;
 mod hostile;
 mod inject;
