@@ -4,20 +4,15 @@
  * changed in it.
  */
 #include <linux/capability.h>
-#include <linux/cred.h>
 #include <linux/fcntl.h>
 #include <linux/file.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
-#include <linux/pid_namespace.h>
 #include <linux/poll.h>
-#include <linux/slab.h>
 #include <linux/uaccess.h>
 
 #include "internal.h"
 
-/* a chown -R of a large /dev; what is more is told as an overflow */
-#define MAX_EVENTS	1024U
 /* cells between two chances for others to run */
 #define CARRY_BATCH	4096U
 /* an odd number with its bits well spread: salts of maps lie far apart */
@@ -29,122 +24,25 @@
 
 /* the open device of the publisher; under mapdevfs_attr_lock */
 static struct file *publisher;
-/* count of changes of mode and owner; under mapdevfs_attr_lock */
-static u64 changes;
-
-static struct mapdev_event *events;
-static unsigned int first_event, n_events;
-static bool overflowed;
-static DEFINE_SPINLOCK(events_lock);
-static DECLARE_WAIT_QUEUE_HEAD(events_wait);
-
-/**
- * mapdevfs_tell() - count a change of attributes, and tell the daemon
- * @id: the object
- * @cell: its cell
- * @what: MAPDEV_EV_*
- * @attr: as they are now
- *
- * Called under mapdevfs_attr_lock and RCU, when the map has been written.
- */
-void mapdevfs_tell(u64 id, u32 cell, u32 what, const struct mapdev_attr *attr)
-{
-	const struct mapdevfs_map *map = rcu_dereference(mapdevfs_map);
-	struct mapdev_event *event;
-
-	changes++;
-	/* whoever sees the count sees the attributes; with an acquire */
-	smp_store_release(&map->view.hdr->chg, changes);
-	atomic64_inc(&mapdevfs_counters.events);
-	spin_lock(&events_lock);
-	if (n_events == MAX_EVENTS) {
-		if (!overflowed)
-			atomic64_inc(&mapdevfs_counters.overflows);
-		overflowed = true;
-	} else {
-		event = &events[(first_event + n_events++) % MAX_EVENTS];
-		event->id = id;
-		event->cell = cell;
-		event->reserved = 0;
-		event->chg = changes;
-		event->stamp = attr->stamp;
-		event->what = what;
-		event->mode = attr->mode;
-		event->uid = attr->uid;
-		event->gid = attr->gid;
-		event->pid = task_tgid_nr_ns(current, &init_pid_ns);
-		event->by = from_kuid_munged(&init_user_ns, current_uid());
-	}
-	spin_unlock(&events_lock);
-	wake_up_interruptible(&events_wait);
-}
 
 static bool is_publisher(const struct file *file)
 {
 	return READ_ONCE(publisher) == file;
 }
 
-static bool has_events(void)
-{
-	return READ_ONCE(n_events) || READ_ONCE(overflowed);
-}
-
-static bool next_event(struct mapdev_event *event)
-{
-	bool found = true;
-
-	spin_lock(&events_lock);
-	if (overflowed) {
-		/* the others would be compared too */
-		memset(event, 0, sizeof(*event));
-		event->what = MAPDEV_EV_OVERFLOW;
-		overflowed = false;
-		n_events = 0;
-	} else if (n_events) {
-		*event = events[first_event];
-		first_event = (first_event + 1) % MAX_EVENTS;
-		n_events--;
-	} else {
-		found = false;
-	}
-	spin_unlock(&events_lock);
-	return found;
-}
-
 static ssize_t ctl_read(struct file *file, char __user *to, size_t size,
 			loff_t *pos)
 {
-	struct mapdev_event event;
-	size_t done = 0;
-	int err;
-
 	if (!is_publisher(file))
 		return -EPERM;
-	if (size < sizeof(event))
-		return -EINVAL;
-	while (size - done >= sizeof(event)) {
-		if (!next_event(&event)) {
-			if (done)
-				break;
-			if (file->f_flags & O_NONBLOCK)
-				return -EAGAIN;
-			err = wait_event_interruptible(events_wait,
-						       has_events());
-			if (err)
-				return err;
-			continue;
-		}
-		if (copy_to_user(to + done, &event, sizeof(event)))
-			return -EFAULT;
-		done += sizeof(event);
-	}
-	return done;
+	return mapdevfs_read_events(to, size, !(file->f_flags & O_NONBLOCK));
 }
 
 static __poll_t ctl_poll(struct file *file, struct poll_table_struct *wait)
 {
-	poll_wait(file, &events_wait, wait);
-	return is_publisher(file) && has_events() ? EPOLLIN | EPOLLRDNORM : 0;
+	if (!mapdevfs_poll_events(file, wait) || !is_publisher(file))
+		return 0;
+	return EPOLLIN | EPOLLRDNORM;
 }
 
 /* under mapdevfs_attr_lock */
@@ -159,18 +57,6 @@ static struct mapdevfs_map *swap_map(struct mapdevfs_map *map)
 					lockdep_is_held(&mapdevfs_attr_lock));
 	rcu_assign_pointer(mapdevfs_map, map);
 	return old;
-}
-
-/* a new publisher has not heard what the last one was told */
-static void forget_events(struct file *file)
-{
-	if (publisher == file)
-		return;
-	spin_lock(&events_lock);
-	first_event = 0;
-	n_events = 0;
-	overflowed = false;
-	spin_unlock(&events_lock);
 }
 
 /* under mapdevfs_attr_lock, so that nobody changes attributes meanwhile */
@@ -205,19 +91,21 @@ static long publish(struct file *file, const void __user *from)
 		old = map;
 	} else if (old && !(what.flags & MAPDEV_PUB_CARRY) &&
 		   what.expect_chg != MAPDEV_CHG_ANY &&
-		   what.expect_chg != changes) {
+		   what.expect_chg != mapdevfs_changes) {
 		/* the copy of the attributes is out of date */
 		ret = -EAGAIN;
 		old = map;
 	} else {
 		if (!old)
-			changes = READ_ONCE(map->view.hdr->chg);
+			mapdevfs_changes = READ_ONCE(map->view.hdr->chg);
 		else if (what.flags & MAPDEV_PUB_CARRY)
 			carry(old, map);
 		/* before anybody reads this map */
-		WRITE_ONCE(map->view.hdr->chg, changes);
+		WRITE_ONCE(map->view.hdr->chg, mapdevfs_changes);
 		old = swap_map(map);
-		forget_events(file);
+		/* a new publisher has not heard what the last one was told */
+		if (publisher != file)
+			mapdevfs_forget_events();
 		WRITE_ONCE(publisher, file);
 		atomic64_inc(&mapdevfs_counters.publishes);
 	}
@@ -421,12 +309,12 @@ int mapdevfs_ctl_init(void)
 {
 	int err;
 
-	events = kvcalloc(MAX_EVENTS, sizeof(*events), GFP_KERNEL);
-	if (!events)
-		return -ENOMEM;
+	err = mapdevfs_events_init();
+	if (err)
+		return err;
 	err = misc_register(&ctl_device);
 	if (err)
-		kvfree(events);
+		mapdevfs_events_exit();
 	return err;
 }
 
@@ -445,5 +333,5 @@ void mapdevfs_ctl_exit(void)
 	mutex_unlock(&mapdevfs_attr_lock);
 	synchronize_rcu();
 	mapdevfs_map_free(old);
-	kvfree(events);
+	mapdevfs_events_exit();
 }

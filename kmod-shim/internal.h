@@ -99,6 +99,15 @@ static inline struct mapdevfs_inode *MAPDEVFS_I(const struct inode *inode)
 	return container_of(inode, struct mapdevfs_inode, vfs_inode);
 }
 
+/* ids that a position of a listing can hold */
+#define MAPDEVFS_MAX_ID	BIT_ULL(61)
+
+/* a map that breaks these could lead a walk in a circle */
+static inline bool mapdevfs_is_sound(u64 parent, const struct mapdev_copy *copy)
+{
+	return copy->id > parent && copy->id < MAPDEVFS_MAX_ID;
+}
+
 static inline bool mapdevfs_is_pinned(const struct dentry *dentry)
 {
 	return READ_ONCE(dentry->d_fsdata);
@@ -151,18 +160,21 @@ ino_t mapdevfs_user_ino(void);
 extern const struct inode_operations mapdevfs_node_iops;
 extern const struct inode_operations mapdevfs_link_iops;
 
-/* dir.c */
+/* names.c */
 extern const struct dentry_operations mapdevfs_dops;
 extern const struct inode_operations mapdevfs_dir_iops;
-extern const struct file_operations mapdevfs_dir_fops;
+bool mapdevfs_still_true(struct dentry *dentry);
 int mapdevfs_look(u64 parent, const struct qstr *name,
 		  struct mapdev_copy *copy);
 int mapdevfs_resolve(struct dentry *dir, u64 *id, u32 *cell);
-struct dentry *mapdevfs_find_dir(struct super_block *sb, u64 id);
+
+/* list.c */
+extern const struct file_operations mapdevfs_dir_fops;
+
+/* notify.c */
 int mapdevfs_notify(const struct mapdev_notify *what);
 
 /* user.c */
-extern struct mutex mapdevfs_pin_lock;
 int mapdevfs_create(struct mapdevfs_idmap *idmap, struct inode *dir,
 		    struct dentry *dentry, umode_t mode, bool excl);
 int mapdevfs_mknod(struct mapdevfs_idmap *idmap, struct inode *dir,
@@ -176,6 +188,15 @@ int mapdevfs_rmdir(struct inode *dir, struct dentry *dentry);
 int mapdevfs_rename(struct mapdevfs_idmap *idmap, struct inode *old_dir,
 		    struct dentry *old, struct inode *new_dir,
 		    struct dentry *new, unsigned int flags);
+
+/* pins.c */
+extern struct mutex mapdevfs_pin_lock;
+int mapdevfs_pin(struct inode *dir, struct dentry *dentry,
+		 struct inode *inode);
+bool mapdevfs_is_users(const struct dentry *dentry);
+void mapdevfs_unpin(struct inode *dir, struct dentry *dentry);
+int mapdevfs_move_pin(struct dentry *old, struct inode *new_dir,
+		      struct dentry *new);
 bool mapdevfs_has_pin(struct dentry *dir, const struct qstr *name);
 int mapdevfs_next_pin(struct inode *dir, u64 *serial, char *name,
 		      struct inode **inode);
@@ -192,6 +213,14 @@ void mapdevfs_open_exit(void);
 /* ctl.c */
 int mapdevfs_ctl_init(void);
 void mapdevfs_ctl_exit(void);
+
+/* events.c */
+extern u64 mapdevfs_changes;
+int mapdevfs_events_init(void);
+void mapdevfs_events_exit(void);
 void mapdevfs_tell(u64 id, u32 cell, u32 what, const struct mapdev_attr *attr);
+ssize_t mapdevfs_read_events(char __user *to, size_t size, bool wait);
+bool mapdevfs_poll_events(struct file *file, struct poll_table_struct *table);
+void mapdevfs_forget_events(void);
 
 #endif /* MAPDEVFS_INTERNAL_H */

@@ -2,8 +2,8 @@
 /*
  * How the map is read: copy first, then check the copy.
  *
- * map.c needs nothing of the kernel but the barriers below, so that the very
- * same code runs in userspace under a fuzzer.
+ * The files map*.c need nothing of the kernel but the barriers below, so that
+ * the very same code runs in userspace under a fuzzer.
  */
 #ifndef MAPDEV_MAP_H
 #define MAPDEV_MAP_H
@@ -102,6 +102,26 @@ int mapdev_set_attr(const struct mapdev_view *view, u64 id, u32 cell,
 		    const struct mapdev_attr *attr);
 void mapdev_carry(const struct mapdev_view *from, const struct mapdev_view *to,
 		  u32 first, u32 count);
+
+/* what the writer did before it stored this, is seen after it */
+static inline u32 mapdev_load32(const u32 *at)
+{
+	/* pairs with the daemon's stores with release */
+	return smp_load_acquire(at);
+}
+
+static inline u64 mapdev_load64(const u64 *at)
+{
+	/* pairs with the daemon's stores with release */
+	return smp_load_acquire(at);
+}
+
+/* between a copy and the load that checks it */
+static inline void mapdev_copied(void)
+{
+	/* pairs with the release fence after an odd seq or a freed cell */
+	smp_rmb();
+}
 
 static inline u64 mapdev_gen(const struct mapdev_view *view)
 {

@@ -128,28 +128,47 @@ static bool is_filled(const struct inode *inode)
 	return look(inode, &copy) == FILLED_YES;
 }
 
-/* waits for the module and then for the daemon, together no longer than that */
-static int wait_for_number(const struct inode *inode, const char *alias)
+/*
+ * Asks for a module and waits until modprobe has ended, killable. What is left
+ * of the time goes back into @left. 0 when it ended well, else an error.
+ */
+static int wait_for_load(const char *alias, long *left)
 {
-	long left = msecs_to_jiffies(READ_ONCE(open_timeout_ms));
 	struct load *load = get_load(alias);
 	int result;
 
 	if (!load)
 		return -ENOMEM;
-	left = wait_for_completion_killable_timeout(&load->done, left);
-	result = left > 0 ? load->result : 0;
+	*left = wait_for_completion_killable_timeout(&load->done, *left);
+	result = *left > 0 && load->result ? -ENXIO : 0;
 	put_load(load);
-	if (left > 0 && !result)
+	if (*left < 0)
+		return -EINTR;
+	if (!*left) {
+		atomic64_inc(&mapdevfs_counters.timeouts);
+		return -ENXIO;
+	}
+	return result;
+}
+
+/* waits for the module and then for the daemon, together no longer than that */
+static int wait_for_number(const struct inode *inode, const char *alias)
+{
+	long left = msecs_to_jiffies(READ_ONCE(open_timeout_ms));
+	int err;
+
+	err = wait_for_load(alias, &left);
+	if (!err) {
 		left = wait_event_killable_timeout(mapdevfs_filled,
 						   is_filled(inode), left);
-	if (left < 0)
-		return -EINTR;
-	if (is_filled(inode))
+		if (left < 0)
+			return -EINTR;
+		if (!left)
+			atomic64_inc(&mapdevfs_counters.timeouts);
+	}
+	if ((!err || err == -ENXIO) && is_filled(inode))
 		return -EOPENSTALE;
-	if (!left)
-		atomic64_inc(&mapdevfs_counters.timeouts);
-	return -ENXIO;
+	return err ? err : -ENXIO;
 }
 
 static int mapdevfs_open_pending(struct inode *inode, struct file *file)
@@ -181,26 +200,6 @@ const struct file_operations mapdevfs_pending_fops = {
 	.llseek	= noop_llseek,
 };
 
-static int load_and_wait(const char *alias)
-{
-	long left = msecs_to_jiffies(READ_ONCE(open_timeout_ms));
-	struct load *load = get_load(alias);
-	int result;
-
-	if (!load)
-		return -ENOMEM;
-	left = wait_for_completion_killable_timeout(&load->done, left);
-	result = left > 0 ? load->result : 0;
-	put_load(load);
-	if (left < 0)
-		return -EINTR;
-	if (!left) {
-		atomic64_inc(&mapdevfs_counters.timeouts);
-		return -ENXIO;
-	}
-	return result ? -ENXIO : 0;
-}
-
 /*
  * A block device with a static number: newer kernels may be built without
  * loading its module by themselves.
@@ -208,6 +207,7 @@ static int load_and_wait(const char *alias)
 static int mapdevfs_open_block(struct inode *inode, struct file *file)
 {
 	const struct file_operations *fops = MAPDEVFS_I(inode)->number_fops;
+	long left = msecs_to_jiffies(READ_ONCE(open_timeout_ms));
 	char alias[48];
 	int err;
 
@@ -218,7 +218,7 @@ static int mapdevfs_open_block(struct inode *inode, struct file *file)
 		return err;
 	snprintf(alias, sizeof(alias), "block-major-%u-%u",
 		 imajor(inode), iminor(inode));
-	if (load_and_wait(alias) == -EINTR)
+	if (wait_for_load(alias, &left) == -EINTR)
 		return -EINTR;
 	return fops->open(inode, file);
 }

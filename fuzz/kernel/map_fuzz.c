@@ -9,6 +9,8 @@
 #include <stdlib.h>
 
 #include "../../kmod-shim/map.c"
+#include "../../kmod-shim/map_attr.c"
+#include "../../kmod-shim/map_view.c"
 
 #define N_ENTRIES	16U
 #define N_BUCKETS	32U
@@ -109,7 +111,7 @@ static void build(char *base)
 			continue;
 		chains[n].next = chains[object->parent].head;
 		chains[object->parent].head = n + 1;
-		bucket = (u32)hash((u64[2]) { 1, 2 }, entry->parent,
+		bucket = (u32)mapdev_hash((u64[2]) { 1, 2 }, entry->parent,
 				   object->name, entry->name_len);
 		while (index[bucket & (N_BUCKETS - 1)])
 			bucket++;

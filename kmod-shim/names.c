@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Names: looked up, and looked at again when the map has changed.
+ *
+ * Names of the map are dentries that nothing holds. Each remembers the state
+ * of the map it was true for (d_time); a negative one too. What userspace
+ * made is held (pins.c) and always true; where both have a directory of the
+ * same name, it is one directory with the children of both.
+ */
+#include <linux/namei.h>
+#include <linux/slab.h>
+#include <linux/xattr.h>
+
+#include "internal.h"
+
+/* looks at an entry that is being changed, before it counts as broken */
+#define BUSY_ROUNDS	16
+/* directories of userspace's in each other, with names of the map in them */
+#define MAX_DEPTH	32
+
+/**
+ * mapdevfs_look() - find a name in the map
+ * @parent: id of the directory
+ * @name: the name
+ * @copy: filled in when found
+ *
+ * Return: 0, -ENOENT, or -EIO when the map is broken here.
+ */
+int mapdevfs_look(u64 parent, const struct qstr *name,
+		  struct mapdev_copy *copy)
+{
+	const struct mapdevfs_map *map;
+	int ret, round;
+
+	for (round = 0; round < BUSY_ROUNDS; round++) {
+		rcu_read_lock();
+		map = rcu_dereference(mapdevfs_map);
+		ret = map ? mapdev_find(&map->view, parent, name->name,
+					name->len, copy) : -ENOENT;
+		rcu_read_unlock();
+		if (!ret && !mapdevfs_is_sound(parent, copy))
+			return -EIO;
+		if (ret != -EAGAIN)
+			return ret;
+		atomic64_inc(&mapdevfs_counters.busy);
+		cond_resched();
+	}
+	return -EIO;
+}
+
+static int resolve(struct dentry *dir, u64 *id, u32 *cell, int depth)
+{
+	struct mapdevfs_inode *mi = MAPDEVFS_I(d_inode(dir));
+	struct name_snapshot name;
+	struct mapdev_copy copy = {};
+	struct dentry *parent;
+	int err;
+
+	if (IS_ROOT(dir) || !mapdevfs_is_pinned(dir)) {
+		*id = mi->id;
+		*cell = mi->cell;
+		return 0;
+	}
+	if (depth == MAX_DEPTH)
+		return -ENOENT;
+	parent = dget_parent(dir);
+	err = resolve(parent, id, cell, depth + 1);
+	dput(parent);
+	if (err)
+		return err;
+	take_dentry_name_snapshot(&name, dir);
+	err = mapdevfs_look(*id, &name.name, &copy);
+	release_dentry_name_snapshot(&name);
+	if (err)
+		return err;
+	if (!S_ISDIR(copy.mode))
+		return -ENOENT;
+	*id = copy.id;
+	*cell = copy.cell;
+	return 0;
+}
+
+/**
+ * mapdevfs_resolve() - what a directory is in the map
+ * @dir: the directory
+ * @id: its id, filled in
+ * @cell: its cell, filled in
+ *
+ * One that is held has the id that the map gives its name now.
+ *
+ * Return: 0, -ENOENT when the map has no such directory, or -EIO.
+ */
+int mapdevfs_resolve(struct dentry *dir, u64 *id, u32 *cell)
+{
+	return resolve(dir, id, cell, 0);
+}
+
+static unsigned long key_now(void)
+{
+	unsigned long key;
+
+	rcu_read_lock();
+	key = mapdevfs_key();
+	rcu_read_unlock();
+	return key;
+}
+
+/* the inode of a name that the map has; a link's target is read with it */
+static struct inode *inode_of(struct super_block *sb, u64 parent,
+			      const struct qstr *name,
+			      struct mapdev_copy *copy)
+{
+	struct inode *inode;
+	int err;
+
+	if (!S_ISLNK(copy->mode))
+		return mapdevfs_iget(sb, copy);
+	copy->aux = kmalloc(MAPDEV_AUX_MAX + 1, GFP_KERNEL);
+	if (!copy->aux)
+		return ERR_PTR(-ENOMEM);
+	/* it may be something else by now */
+	err = mapdevfs_look(parent, name, copy);
+	inode = err ? ERR_PTR(err) : mapdevfs_iget(sb, copy);
+	kfree(copy->aux);
+	copy->aux = NULL;
+	return inode;
+}
+
+static struct dentry *mapdevfs_lookup(struct inode *dir, struct dentry *dentry,
+				      unsigned int flags)
+{
+	struct mapdev_copy copy = {};
+	struct inode *inode = NULL;
+	struct dentry *alias;
+	unsigned long key;
+	u64 parent;
+	u32 cell;
+	int err;
+
+	if (dentry->d_name.len > NAME_MAX)
+		return ERR_PTR(-ENAMETOOLONG);
+	atomic64_inc(&mapdevfs_counters.lookups);
+	/* before the look: an older key than the look's is only too careful */
+	key = key_now();
+	err = mapdevfs_resolve(dentry->d_parent, &parent, &cell);
+	if (!err)
+		err = mapdevfs_look(parent, &dentry->d_name, &copy);
+	if (!err)
+		inode = inode_of(dir->i_sb, parent, &dentry->d_name, &copy);
+	if (IS_ERR(inode)) {
+		err = PTR_ERR(inode);
+		inode = NULL;
+	}
+	if (err && err != -ENOENT)
+		return ERR_PTR(err);
+	dentry->d_time = key;
+	alias = d_splice_alias(inode, dentry);
+	if (!IS_ERR_OR_NULL(alias))
+		WRITE_ONCE(alias->d_time, key);
+	return alias;
+}
+
+/**
+ * mapdevfs_still_true() - whether the map says of a name what the dentry says
+ * @dentry: the name, not held
+ *
+ * Return: false when it is to be looked up anew.
+ */
+bool mapdevfs_still_true(struct dentry *dentry)
+{
+	struct inode *inode = d_inode(dentry);
+	struct mapdev_copy copy = {};
+	struct name_snapshot name;
+	struct dentry *parent;
+	u64 id;
+	u32 cell;
+	int err;
+
+	if (inode && S_ISLNK(inode->i_mode))
+		copy.expect = inode->i_link;
+	parent = dget_parent(dentry);
+	err = mapdevfs_resolve(parent, &id, &cell);
+	dput(parent);
+	if (!err) {
+		take_dentry_name_snapshot(&name, dentry);
+		err = mapdevfs_look(id, &name.name, &copy);
+		release_dentry_name_snapshot(&name);
+	}
+	if (err || !inode)
+		return err == -ENOENT && !inode;
+	if (!mapdevfs_describes(inode, &copy))
+		return false;
+	mapdevfs_refresh(inode, &copy);
+	return true;
+}
+
+/**
+ * mapdevfs_check() - whether a cached name is still true
+ * @dentry: the name
+ * @flags: of the walk
+ *
+ * Return: 1 if so, 0 if it is to be looked up anew, or -ECHILD.
+ */
+int mapdevfs_check(struct dentry *dentry, unsigned int flags)
+{
+	unsigned long key;
+
+	/* 0 on a mount point would unmount it */
+	if (mapdevfs_is_pinned(dentry) || d_mountpoint(dentry))
+		return 1;
+	key = key_now();
+	if (likely(key == READ_ONCE(dentry->d_time)) &&
+	    !(flags & LOOKUP_REVAL))
+		return 1;
+	if (flags & LOOKUP_RCU)
+		return -ECHILD;
+	atomic64_inc(&mapdevfs_counters.revalidations);
+	if (!mapdevfs_still_true(dentry)) {
+		atomic64_inc(&mapdevfs_counters.invalidations);
+		return 0;
+	}
+	WRITE_ONCE(dentry->d_time, key);
+	return 1;
+}
+
+const struct dentry_operations mapdevfs_dops = {
+	.d_revalidate	= mapdevfs_revalidate,
+};
+
+const struct inode_operations mapdevfs_dir_iops = {
+	.lookup		= mapdevfs_lookup,
+	.create		= mapdevfs_create,
+	.mkdir		= mapdevfs_mkdir,
+	.mknod		= mapdevfs_mknod,
+	.symlink	= mapdevfs_symlink,
+	.link		= mapdevfs_link,
+	.unlink		= mapdevfs_unlink,
+	.rmdir		= mapdevfs_rmdir,
+	.rename		= mapdevfs_rename,
+	.setattr	= mapdevfs_setattr,
+	.listxattr	= generic_listxattr,
+	.set_acl	= mapdevfs_set_acl,
+};

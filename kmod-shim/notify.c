@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * inotify hears of names that the daemon writes into the map, of which the
+ * VFS hears nothing.
+ */
+#include <linux/fsnotify.h>
+
+#include "internal.h"
+
+static int is_dir_of_id(struct inode *inode, void *data)
+{
+	return S_ISDIR(inode->i_mode) && MAPDEVFS_I(inode)->id == *(u64 *)data;
+}
+
+/* the directory of an id, to be put, or NULL when it is not in memory */
+static struct dentry *find_dir(struct super_block *sb, u64 id)
+{
+	struct dentry *dentry;
+	struct inode *inode;
+
+	if (id == MAPDEV_ID_ROOT)
+		return dget(sb->s_root);
+	inode = ilookup5(sb, (unsigned long)id, is_dir_of_id, &id);
+	if (!inode)
+		return mapdevfs_find_pinned_dir(id);
+	dentry = d_find_any_alias(inode);
+	iput(inode);
+	return dentry;
+}
+
+/* ends the watches on a name that is gone, and what is cached of it */
+static void forget(struct dentry *child)
+{
+	struct inode *inode = d_inode(child);
+
+	if (!inode || mapdevfs_still_true(child))
+		return;
+	ihold(inode);
+	d_invalidate(child);
+	fsnotify_inoderemove(inode);
+	iput(inode);
+}
+
+/**
+ * mapdevfs_notify() - tell inotify of a name that came or went
+ * @what: the name, checked
+ *
+ * The map is written by its memory, of which the VFS hears nothing.
+ *
+ * Return: 0, or -EEXIST when userspace has made something of this name.
+ */
+int mapdevfs_notify(const struct mapdev_notify *what)
+{
+	struct qstr name = QSTR_INIT(what->name, what->name_len);
+	struct super_block *sb = mapdevfs_get_super();
+	struct dentry *dir, *child;
+	int ret = 0;
+
+	if (!sb)
+		return 0;
+	dir = find_dir(sb, what->parent);
+	if (!dir)
+		goto put_super;
+	name.hash = full_name_hash(dir, name.name, name.len);
+	child = d_lookup(dir, &name);
+	if (child && mapdevfs_is_pinned(child)) {
+		if (!(what->mask & MAPDEV_N_ISDIR) || !d_is_dir(child))
+			ret = -EEXIST;
+		/* watchers saw it when userspace made it */
+		goto put_child;
+	}
+	/* with an inode, since 6.1 looks into it */
+	fsnotify_name(what->mask, d_inode(dir), FSNOTIFY_EVENT_INODE,
+		      d_inode(dir), &name, 0);
+	if (child && (what->mask & MAPDEV_N_DELETE))
+		forget(child);
+put_child:
+	dput(child);
+	dput(dir);
+put_super:
+	mapdevfs_put_super(sb);
+	return ret;
+}
