@@ -58,9 +58,9 @@ pub trait Kernel: Send {
         what: NameChange,
     ) -> io::Result<()>;
 
-    /// Changes mode and owner of a path below /dev, as chmod and chown do.
+    /// Changes mode and owner of the object at a path below /dev, as chmod and chown do.
     ///
     /// # Errors
-    /// When the path is not there, or hidden by what userspace made.
-    fn set_attributes(&mut self, path: &[u8], attributes: Attributes) -> io::Result<()>;
+    /// When the object is not there, or hidden by what userspace made.
+    fn set_attributes(&mut self, path: &[u8], id: u64, attributes: Attributes) -> io::Result<()>;
 }

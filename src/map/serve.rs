@@ -135,7 +135,7 @@ impl MapWriter {
             return Ok(());
         };
         match &mut self.kernel {
-            Some(kernel) => kernel.set_attributes(&path, attributes)?,
+            Some(kernel) => kernel.set_attributes(&path, id, attributes)?,
             None => self.table.set_attributes(cell, id, attributes),
         }
         Ok(())
@@ -248,7 +248,7 @@ mod tests {
             Ok(())
         }
 
-        fn set_attributes(&mut self, path: &[u8], to: Attributes) -> io::Result<()> {
+        fn set_attributes(&mut self, path: &[u8], _: u64, to: Attributes) -> io::Result<()> {
             self.say(format!("{} {:o}", path.escape_ascii(), to.mode));
             Ok(())
         }

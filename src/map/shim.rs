@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, Ioctl, IoctlOutput, NoArg, Opcode, Setter, ioctl};
 use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
@@ -192,11 +192,17 @@ impl Kernel for Shim {
             .map_err(Into::into)
     }
 
-    fn set_attributes(&mut self, path: &[u8], attributes: Attributes) -> io::Result<()> {
+    fn set_attributes(&mut self, path: &[u8], id: u64, attributes: Attributes) -> io::Result<()> {
         let Attributes { mode, uid, gid, .. } = attributes;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let node = fs::openat(self.tree()?, OsStr::from_bytes(path), flags, Mode::empty())?;
+        // what userspace made on the way, a link or a mount, leads elsewhere
+        let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let path = OsStr::from_bytes(path);
+        let node = fs::openat2(self.tree()?, path, flags, Mode::empty(), within)?;
         let stat = fs::fstat(&node)?;
+        if stat.st_ino != inode_of(id) {
+            return Err(Errno::STALE.into());
+        }
         // chmod takes no O_PATH descriptor; its name in /proc does
         let place = format!("/proc/self/fd/{}", node.as_raw_fd());
         let chmod = || match stat.st_mode & 0o7777 == mode {
@@ -250,6 +256,11 @@ impl AsRawFd for Events {
     fn as_raw_fd(&self) -> RawFd {
         self.device.as_raw_fd()
     }
+}
+
+/// The inode number of an object; those of what userspace made are odd.
+fn inode_of(id: u64) -> u64 {
+    id << 1
 }
 
 fn told(bytes: &[u8]) -> Option<Told> {

@@ -181,6 +181,28 @@ fn c6_permission_is_the_kernels_own_check_with_acls() {
 
 #[test]
 #[ignore = "in the virtual machine"]
+fn the_daemon_changes_nothing_that_userspace_made_in_place_of_a_name() {
+    let mut world = World::new();
+    fs::write(world.path("null"), b"").unwrap();
+    chmod(&world, "null", 0o600);
+    world.put("null", &null());
+    assert!(world.map.upsert(b"null", &Node { uid: 7, ..null() }).is_err());
+    assert_eq!(world.mode("null"), (0o600, 0, 0), "this file is none of the daemon's");
+    fs::remove_file(world.path("null")).unwrap();
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("file"), b"").unwrap();
+    let before = fs::metadata(elsewhere.path().join("file")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), world.path("dir")).unwrap();
+    world.put("dir/file", &null());
+    assert!(world.map.upsert(b"dir/file", &Node { uid: 7, ..null() }).is_err());
+    let after = fs::metadata(elsewhere.path().join("file")).unwrap();
+    assert_eq!((after.uid(), after.mode()), (before.uid(), before.mode()));
+    fs::remove_file(world.path("dir")).unwrap();
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
 fn an_unprivileged_user_changes_nothing() {
     let mut world = World::new();
     world.put("null", &null());
