@@ -98,7 +98,8 @@ static long publish(struct file *file, const void __user *from)
 	} else {
 		if (!old)
 			mapdevfs_changes = READ_ONCE(map->view.hdr->chg);
-		else if (what.flags & MAPDEV_PUB_CARRY)
+		else if (what.flags & MAPDEV_PUB_CARRY &&
+			 old->view.id_space == map->view.id_space)
 			carry(old, map);
 		/* before anybody reads this map */
 		WRITE_ONCE(map->view.hdr->chg, mapdevfs_changes);

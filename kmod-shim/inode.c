@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Inodes of the map's objects, and their mode, owner and ACL, which
- * the kernel alone changes once the map is published.
+ * Inodes of the map's objects, and their mode and owner, which the kernel
+ * alone changes once the map is published.
  */
 #include <linux/slab.h>
 
 #include "internal.h"
-
-/* inodes that are kept for their ACL; under mapdevfs_attr_lock */
-LIST_HEAD(mapdevfs_acl_inodes);
 
 /* the map's are even, userspace's are odd */
 static ino_t map_ino(u64 id)
@@ -56,7 +53,8 @@ bool mapdevfs_describes(const struct inode *inode,
 	const struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
 	umode_t type = copy->mode & S_IFMT;
 
-	if (mi->id != copy->id || (inode->i_mode & S_IFMT) != type)
+	if (mi->space != copy->space || mi->id != copy->id ||
+	    mi->cell != copy->cell || (inode->i_mode & S_IFMT) != type)
 		return false;
 	switch (type) {
 	case S_IFCHR:
@@ -86,6 +84,7 @@ static int key_take(struct inode *inode, void *data)
 	inode->i_ino = map_ino(key->copy->id);
 	inode->i_mode = key->copy->mode & (S_IFMT | S_IALLUGO);
 	inode->i_rdev = (dev_t)key->copy->rdev;
+	mi->space = key->copy->space;
 	mi->id = key->copy->id;
 	mi->cell = key->copy->cell;
 	mi->pending = key->copy->flags & MAPDEV_E_PENDING;
@@ -151,11 +150,12 @@ static void dress(struct inode *inode, const struct mapdev_copy *copy)
  * mapdevfs_iget() - the inode of an object of the map
  * @sb: the file system
  * @copy: what the map says of it, for a link with aux
+ * @now: the key of the map from before it was copied
  *
  * Return: the inode, or an error pointer.
  */
 struct inode *mapdevfs_iget(struct super_block *sb,
-			    const struct mapdev_copy *copy)
+			    const struct mapdev_copy *copy, unsigned long now)
 {
 	struct inode_key key = { .copy = copy };
 	struct inode *inode;
@@ -183,9 +183,10 @@ struct inode *mapdevfs_iget(struct super_block *sb,
 		return ERR_PTR(-ENOMEM);
 	if (mapdevfs_inode_is_new(inode)) {
 		dress(inode, copy);
+		WRITE_ONCE(MAPDEVFS_I(inode)->checked, now);
 		unlock_new_inode(inode);
 	} else {
-		mapdevfs_refresh(inode, copy);
+		mapdevfs_refresh(inode, copy, now);
 	}
 	return inode;
 }
@@ -194,10 +195,12 @@ struct inode *mapdevfs_iget(struct super_block *sb,
  * mapdevfs_refresh() - take over attributes that the map has and the inode not
  * @inode: the inode
  * @copy: what was just read of its object
+ * @key: the key of the map from before that
  *
  * The daemon's entry gave them, before anybody changed them.
  */
-void mapdevfs_refresh(struct inode *inode, const struct mapdev_copy *copy)
+void mapdevfs_refresh(struct inode *inode, const struct mapdev_copy *copy,
+		      unsigned long key)
 {
 	struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
 	const struct mapdevfs_map *map;
@@ -206,19 +209,88 @@ void mapdevfs_refresh(struct inode *inode, const struct mapdev_copy *copy)
 	if ((inode->i_mode & S_IALLUGO) == (copy->mode & S_IALLUGO) &&
 	    from_kuid(&init_user_ns, inode->i_uid) == copy->uid &&
 	    from_kgid(&init_user_ns, inode->i_gid) == copy->gid)
-		return;
+		goto checked;
 	mutex_lock(&mapdevfs_attr_lock);
 	rcu_read_lock();
-	map = rcu_dereference(mapdevfs_map);
+	map = mapdevfs_map_of(mi->space);
 	/* the copy may be older than a chmod */
 	if (map && !mapdev_by_id(&map->view, mi->id, mi->cell, &now))
 		set_attributes(inode, &now);
 	rcu_read_unlock();
 	mutex_unlock(&mapdevfs_attr_lock);
+checked:
+	WRITE_ONCE(mi->checked, key);
 }
 
-/* writes what the inode has into the map; under mapdevfs_attr_lock */
-static void store_attributes(struct inode *inode, u32 what)
+/* what the map says of the object of an inode, whatever its name is */
+static int copy_object(const struct mapdevfs_inode *mi,
+		       struct mapdev_copy *copy)
+{
+	const struct mapdevfs_map *map;
+	int ret = -ENOENT;
+
+	rcu_read_lock();
+	map = mapdevfs_map_of(mi->space);
+	if (map)
+		ret = mapdev_by_id(&map->view, mi->id, mi->cell, copy);
+	rcu_read_unlock();
+	copy->space = mi->space;
+	return ret;
+}
+
+/**
+ * mapdevfs_renew() - see to it that a node of the map still is what it was
+ * @inode: the node
+ * @may_sleep: false in a walk under RCU
+ *
+ * An inode outlives its name by a descriptor of it, through which /proc opens
+ * it again. Its number may be another device's by then.
+ *
+ * Return: 0, or -ESTALE, upon which the VFS looks names up anew, or an error.
+ */
+int mapdevfs_renew(struct inode *inode, bool may_sleep)
+{
+	struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
+	unsigned long key = mapdevfs_key_now();
+	struct mapdev_copy copy = {};
+	int ret, round;
+
+	if (likely(key == READ_ONCE(mi->checked)))
+		return 0;
+	if (!may_sleep)
+		return -ECHILD;
+	for (round = 0; round < MAPDEVFS_BUSY_ROUNDS; round++) {
+		ret = copy_object(mi, &copy);
+		if (ret != -EAGAIN)
+			break;
+		atomic64_inc(&mapdevfs_counters.busy);
+		cond_resched();
+	}
+	if (ret == -ENOENT || (!ret && !mapdevfs_describes(inode, &copy)))
+		return -ESTALE;
+	if (ret)
+		return -EIO;
+	mapdevfs_refresh(inode, &copy, key);
+	return 0;
+}
+
+/* nobody has rights that he had to what the node was before */
+static int mapdevfs_may(struct mapdevfs_idmap *idmap, struct inode *inode,
+			int mask)
+{
+	int err = 0;
+
+	if (mapdevfs_is_maps_node(inode))
+		err = mapdevfs_renew(inode, !(mask & MAY_NOT_BLOCK));
+	return err ? err : generic_permission(idmap, inode, mask);
+}
+
+/**
+ * mapdevfs_store() - write what an inode has into the map
+ * @inode: the inode; under mapdevfs_attr_lock
+ * @what: MAPDEV_EV_*
+ */
+void mapdevfs_store(struct inode *inode, u32 what)
 {
 	struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
 	struct mapdev_attr attr = {
@@ -231,7 +303,7 @@ static void store_attributes(struct inode *inode, u32 what)
 
 	attr.stamp = timespec64_to_ns(&ctime);
 	rcu_read_lock();
-	map = rcu_dereference(mapdevfs_map);
+	map = mapdevfs_map_of(mi->space);
 	if (map && !mapdev_set_attr(&map->view, mi->id, mi->cell, &attr))
 		mapdevfs_tell(mi->id, mi->cell, what, &attr);
 	rcu_read_unlock();
@@ -258,7 +330,7 @@ static void change_object(struct mapdevfs_idmap *idmap, struct inode *inode,
 	if (!gid_eq(gid, inode->i_gid))
 		what |= MAPDEV_EV_GID;
 	if (what)
-		store_attributes(inode, what);
+		mapdevfs_store(inode, what);
 	mutex_unlock(&mapdevfs_attr_lock);
 }
 
@@ -274,13 +346,17 @@ int mapdevfs_setattr(struct mapdevfs_idmap *idmap, struct dentry *dentry,
 		     struct iattr *iattr)
 {
 	struct inode *inode = d_inode(dentry);
-	int err;
+	int err = 0;
 
-	err = setattr_prepare(idmap, dentry, iattr);
+	/* who owned a node that is gone does not own what came after it */
+	if (mapdevfs_is_maps_node(inode))
+		err = mapdevfs_renew(inode, true);
+	if (!err)
+		err = setattr_prepare(idmap, dentry, iattr);
+	if (!err && S_ISREG(inode->i_mode) && (iattr->ia_valid & ATTR_SIZE))
+		err = mapdevfs_resize(inode, iattr->ia_size);
 	if (err)
 		return err;
-	if (S_ISREG(inode->i_mode) && (iattr->ia_valid & ATTR_SIZE))
-		truncate_setsize(inode, iattr->ia_size);
 	if (MAPDEVFS_I(inode)->id == MAPDEV_ID_FREE)
 		setattr_copy(idmap, inode, iattr);
 	else
@@ -290,88 +366,8 @@ int mapdevfs_setattr(struct mapdevfs_idmap *idmap, struct dentry *dentry,
 	return err;
 }
 
-/* an ACL lives with its inode, which therefore must not go */
-static void hold_for_acl(struct inode *inode, bool hold)
-{
-	struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
-
-	if (mi->id == MAPDEV_ID_FREE || mi->acl_held == hold)
-		return;
-	mi->acl_held = hold;
-	if (hold) {
-		ihold(inode);
-		list_add(&mi->acl_list, &mapdevfs_acl_inodes);
-	} else {
-		list_del_init(&mi->acl_list);
-		/* not the last one: the caller came with a dentry */
-		iput(inode);
-	}
-}
-
-/**
- * mapdevfs_change_acl() - set or remove an ACL
- * @idmap: of the mount
- * @inode: what it is for
- * @acl: NULL to remove it
- * @type: only ACL_TYPE_ACCESS
- *
- * Return: 0 or an error.
- */
-int mapdevfs_change_acl(struct mapdevfs_idmap *idmap, struct inode *inode,
-			struct posix_acl *acl, int type)
-{
-	umode_t mode = inode->i_mode;
-	int err;
-
-	if (type != ACL_TYPE_ACCESS)
-		return -EOPNOTSUPP;
-	if (acl) {
-		err = posix_acl_update_mode(idmap, inode, &mode, &acl);
-		if (err)
-			return err;
-	}
-	mutex_lock(&mapdevfs_attr_lock);
-	mapdevfs_touch_ctime(inode);
-	if (mode != inode->i_mode) {
-		inode->i_mode = mode;
-		if (MAPDEVFS_I(inode)->id != MAPDEV_ID_FREE)
-			store_attributes(inode, MAPDEV_EV_MODE);
-	}
-	set_cached_acl(inode, type, acl);
-	hold_for_acl(inode, acl);
-	mutex_unlock(&mapdevfs_attr_lock);
-	return 0;
-}
-
-/**
- * mapdevfs_drop_acls() - let go of inodes that were kept for their ACL
- * @all: also those whose object still is in the map
- */
-void mapdevfs_drop_acls(bool all)
-{
-	struct mapdevfs_inode *mi, *next;
-	const struct mapdevfs_map *map;
-	LIST_HEAD(gone);
-
-	mutex_lock(&mapdevfs_attr_lock);
-	rcu_read_lock();
-	map = rcu_dereference(mapdevfs_map);
-	list_for_each_entry_safe(mi, next, &mapdevfs_acl_inodes, acl_list) {
-		if (!all && map &&
-		    mapdev_owns_cell(&map->view, mi->id, mi->cell))
-			continue;
-		list_move(&mi->acl_list, &gone);
-	}
-	rcu_read_unlock();
-	list_for_each_entry_safe(mi, next, &gone, acl_list) {
-		list_del_init(&mi->acl_list);
-		mi->acl_held = false;
-		iput(&mi->vfs_inode);
-	}
-	mutex_unlock(&mapdevfs_attr_lock);
-}
-
 const struct inode_operations mapdevfs_node_iops = {
+	.permission	= mapdevfs_may,
 	.setattr	= mapdevfs_setattr,
 	.listxattr	= generic_listxattr,
 	.set_acl	= mapdevfs_set_acl,

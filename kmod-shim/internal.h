@@ -18,6 +18,9 @@
 #include "compat.h"
 #include "map.h"
 
+/* looks at an entry that is being changed, before it counts as broken */
+#define MAPDEVFS_BUSY_ROUNDS	16
+
 #define MAPDEVFS_MAGIC	0x6d617064	/* "mapd" */
 
 /**
@@ -36,8 +39,22 @@ struct mapdevfs_map {
 };
 
 /**
+ * struct mapdevfs_place - a directory as the map knows it
+ * @space: the id space that @id is of; 0 for the root, which every map has
+ * @id: the directory
+ * @cell: its cell
+ */
+struct mapdevfs_place {
+	u64 space;
+	u64 id;
+	u32 cell;
+};
+
+/**
  * struct mapdevfs_inode - an inode of the file system
+ * @space: the id space that @id is of; 0 for the root, which every map has
  * @id: the map's object, 0 for what userspace made
+ * @checked: the state of the map in which it was seen to be this object
  * @cell: the object's cell
  * @pending: a name without a number yet
  * @acl_held: on the list of inodes that are kept for their ACL
@@ -47,7 +64,9 @@ struct mapdevfs_map {
  */
 struct mapdevfs_inode {
 	struct inode vfs_inode;
+	u64 space;
 	u64 id;
+	unsigned long checked;
 	u32 cell;
 	bool pending;
 	bool acl_held;
@@ -108,6 +127,13 @@ static inline bool mapdevfs_is_sound(u64 parent, const struct mapdev_copy *copy)
 	return copy->id > parent && copy->id < MAPDEVFS_MAX_ID;
 }
 
+/* a device node of the map, and none that userspace made */
+static inline bool mapdevfs_is_maps_node(const struct inode *inode)
+{
+	return MAPDEVFS_I(inode)->id != MAPDEV_ID_FREE &&
+	       (S_ISCHR(inode->i_mode) || S_ISBLK(inode->i_mode));
+}
+
 static inline bool mapdevfs_is_pinned(const struct dentry *dentry)
 {
 	return READ_ONCE(dentry->d_fsdata);
@@ -141,32 +167,64 @@ static inline unsigned long mapdevfs_key(void)
 	return key << 1 | 1;
 }
 
+static inline unsigned long mapdevfs_key_now(void)
+{
+	unsigned long key;
+
+	rcu_read_lock();
+	key = mapdevfs_key();
+	rcu_read_unlock();
+	return key;
+}
+
+/**
+ * mapdevfs_map_of() - the map, if the ids of a space are its own
+ * @space: the id space, 0 for any
+ *
+ * After its map was lost a daemon gives out ids from the beginning again,
+ * which then are other objects'. Called under RCU.
+ *
+ * Return: the published map, or NULL.
+ */
+static inline const struct mapdevfs_map *mapdevfs_map_of(u64 space)
+{
+	const struct mapdevfs_map *map = rcu_dereference(mapdevfs_map);
+
+	return map && (!space || space == map->view.id_space) ? map : NULL;
+}
+
 /* memory.c */
 struct mapdevfs_map *mapdevfs_map_make(int fd, u64 len);
 void mapdevfs_map_free(struct mapdevfs_map *map);
 
 /* inode.c */
-extern struct list_head mapdevfs_acl_inodes;
 struct inode *mapdevfs_iget(struct super_block *sb,
-			    const struct mapdev_copy *copy);
+			    const struct mapdev_copy *copy,
+			    unsigned long key);
 bool mapdevfs_describes(const struct inode *inode,
 			const struct mapdev_copy *copy);
-void mapdevfs_refresh(struct inode *inode, const struct mapdev_copy *copy);
+void mapdevfs_refresh(struct inode *inode, const struct mapdev_copy *copy,
+		      unsigned long key);
+int mapdevfs_renew(struct inode *inode, bool may_sleep);
+void mapdevfs_store(struct inode *inode, u32 what);
 int mapdevfs_setattr(struct mapdevfs_idmap *idmap, struct dentry *dentry,
 		     struct iattr *iattr);
 void mapdevfs_set_node(struct inode *inode, dev_t rdev);
-void mapdevfs_drop_acls(bool all);
 ino_t mapdevfs_user_ino(void);
 extern const struct inode_operations mapdevfs_node_iops;
 extern const struct inode_operations mapdevfs_link_iops;
 
+/* acl.c */
+void mapdevfs_drop_acls(bool all);
+
 /* names.c */
 extern const struct dentry_operations mapdevfs_dops;
 extern const struct inode_operations mapdevfs_dir_iops;
-bool mapdevfs_still_true(struct dentry *dentry);
-int mapdevfs_look(u64 parent, const struct qstr *name,
+int mapdevfs_still_true(struct dentry *dentry);
+int mapdevfs_look(const struct mapdevfs_place *dir, const struct qstr *name,
 		  struct mapdev_copy *copy);
-int mapdevfs_resolve(struct dentry *dir, u64 *id, u32 *cell);
+int mapdevfs_resolve(struct dentry *dir, struct mapdevfs_place *place);
+bool mapdevfs_keeps_mount(const struct dentry *dentry);
 
 /* list.c */
 extern const struct file_operations mapdevfs_dir_fops;
@@ -201,7 +259,15 @@ bool mapdevfs_has_pin(struct dentry *dir, const struct qstr *name);
 int mapdevfs_next_pin(struct inode *dir, u64 *serial, char *name,
 		      struct inode **inode);
 struct dentry *mapdevfs_find_pinned_dir(u64 id);
+bool mapdevfs_discard(struct dentry *dentry);
+unsigned long mapdevfs_count_pins(unsigned long *limit);
 void mapdevfs_drop_pins(void);
+
+/* files.c */
+extern const struct file_operations mapdevfs_file_fops;
+int mapdevfs_resize(struct inode *inode, loff_t size);
+void mapdevfs_evict_inode(struct inode *inode);
+int mapdevfs_statfs(struct dentry *dentry, struct kstatfs *stat);
 
 /* open.c */
 extern wait_queue_head_t mapdevfs_filled;

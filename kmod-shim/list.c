@@ -14,6 +14,7 @@
  */
 struct listing {
 	struct mapdev_cursor at;
+	u64 space;
 	loff_t pos;
 	bool held;
 	u64 held_id;
@@ -58,7 +59,7 @@ static int next_child(struct listing *list, struct mapdev_copy *copy)
 
 	for (;;) {
 		rcu_read_lock();
-		map = rcu_dereference(mapdevfs_map);
+		map = mapdevfs_map_of(list->space);
 		ret = map ? mapdev_list_next(&map->view, &list->at, copy) : 0;
 		rcu_read_unlock();
 		if (ret == -ENOENT)
@@ -100,19 +101,20 @@ static int emit_map(struct file *file, struct dir_context *ctx)
 	struct listing *list = file->private_data;
 	struct dentry *dir = file->f_path.dentry;
 	struct mapdev_copy copy = { .name = list->name, .no_attr = true };
+	struct mapdevfs_place place;
 	struct qstr name = {};
-	u64 id;
-	u32 cell;
 	int ret;
 
-	ret = mapdevfs_resolve(dir, &id, &cell);
+	ret = mapdevfs_resolve(dir, &place);
 	if (ret)
 		return ret == -ENOENT ? 1 : ret;
-	if (list->pos != ctx->pos || list->at.dir != id) {
+	if (list->pos != ctx->pos || list->at.dir != place.id ||
+	    list->space != place.space) {
 		list->held = false;
 		memset(&list->at, 0, sizeof(list->at));
-		list->at.dir = id;
-		list->at.dir_cell = cell;
+		list->space = place.space;
+		list->at.dir = place.id;
+		list->at.dir_cell = place.cell;
 		list->at.last = ctx->pos == POS_MAP ? ~0ULL :
 				(u64)(ctx->pos - 2) / 2;
 		list->pos = ctx->pos;
@@ -124,7 +126,7 @@ static int emit_map(struct file *file, struct dir_context *ctx)
 		name.name = list->name;
 		name.len = copy.name_len;
 		if (!is_name(list->name, copy.name_len) ||
-		    !mapdevfs_is_sound(id, &copy))
+		    !mapdevfs_is_sound(place.id, &copy))
 			continue;
 		if (READ_ONCE(MAPDEVFS_I(d_inode(dir))->pin_bits) &&
 		    mapdevfs_has_pin(dir, &name))

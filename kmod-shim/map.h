@@ -35,6 +35,7 @@ struct mapdev_view {
 	u64 *strings;
 	u64 strings_len;
 	u64 seed[2];
+	u64 id_space;
 	u32 n_entries;
 	u32 n_buckets;
 	u32 max_probe;
@@ -46,6 +47,7 @@ struct mapdev_view {
  * @aux: set by the caller: NULL, or room for MAPDEV_AUX_MAX + 1 bytes
  * @expect: set by the caller: NULL, or a string that aux is compared with
  * @no_attr: set by the caller: the attribute cell is of no interest
+ * @space: for the caller: the id space of the map
  * @same_aux: out: aux is @expect
  * @mode: type and permissions; the latter, like owner and stamp, from the
  *	attribute cell where that holds
@@ -56,6 +58,7 @@ struct mapdev_copy {
 	const char *expect;
 	bool no_attr;
 	bool same_aux;
+	u64 space;
 	u64 id;
 	u64 parent;
 	u64 stamp;

@@ -42,7 +42,7 @@ static bool sizes_fit(const struct mapdev_header *hdr, u64 len)
 	       buckets && !(buckets & (buckets - 1)) &&
 	       buckets <= 1U << 24 && buckets / 2 >= hdr->n_entries &&
 	       hdr->max_probe && hdr->max_probe <= MAPDEV_PROBE_CAP &&
-	       hdr->max_probe <= buckets;
+	       hdr->max_probe <= buckets && hdr->id_space;
 }
 
 /**
@@ -94,6 +94,7 @@ int mapdev_view_init(struct mapdev_view *view, void *base, u64 len)
 	view->strings_len = fixed.hdr.strings_len;
 	view->seed[0] = fixed.hdr.seed;
 	view->seed[1] = fixed.hdr.seed2;
+	view->id_space = fixed.hdr.id_space;
 	view->n_entries = fixed.hdr.n_entries;
 	view->n_buckets = fixed.hdr.n_buckets;
 	view->max_probe = fixed.hdr.max_probe;

@@ -107,6 +107,8 @@
  * struct mapdev_header - the first 256 bytes
  * @seed, @seed2: key of SipHash-2-4 over the parent's id (8 bytes, little
  *	endian) and the name; slot = hash & (n_buckets - 1), then the next ones
+ * @id_space: a random number, not 0: maps with the same one are one after
+ *	another of the same writer, and an id means the same object in all
  * @last_id: the highest id ever given out, so that a restarted daemon gives
  *	out none twice
  *
@@ -131,7 +133,8 @@ struct mapdev_header {
 	__u64 seed2;
 	__u32 attr_size;
 	__u32 chain_size;
-	__u64 reserved0[2];
+	__u64 id_space;
+	__u64 reserved0;
 	__u64 gen;
 	__u64 last_id;
 	__u64 reserved1[6];

@@ -53,7 +53,8 @@ static int take_pages(struct mapdevfs_map *map, unsigned long wanted)
 	if (!map->pages)
 		return -ENOMEM;
 	while (map->n_pages < wanted) {
-		if (signal_pending(current))
+		/* no other: the daemon could not tell it from a refusal */
+		if (fatal_signal_pending(current))
 			return -EINTR;
 		page = shmem_read_mapping_page_gfp(mapping, map->n_pages,
 						   mapping_gfp_mask(mapping));
@@ -116,8 +117,12 @@ void mapdevfs_map_free(struct mapdevfs_map *map)
 		return;
 	if (map->view.hdr)
 		vunmap(map->view.hdr);
-	for (i = 0; i < map->n_pages; i++)
+	for (i = 0; i < map->n_pages; i++) {
+		/* mode and owner were written here, past the daemon's mapping */
+		if (map->view.hdr)
+			set_page_dirty_lock(map->pages[i]);
 		put_page(map->pages[i]);
+	}
 	kvfree(map->pages);
 	if (map->file)
 		fput(map->file);

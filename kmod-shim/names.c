@@ -13,32 +13,34 @@
 
 #include "internal.h"
 
-/* looks at an entry that is being changed, before it counts as broken */
-#define BUSY_ROUNDS	16
 /* directories of userspace's in each other, with names of the map in them */
 #define MAX_DEPTH	32
 
 /**
  * mapdevfs_look() - find a name in the map
- * @parent: id of the directory
+ * @dir: the directory
  * @name: the name
  * @copy: filled in when found
  *
  * Return: 0, -ENOENT, or -EIO when the map is broken here.
  */
-int mapdevfs_look(u64 parent, const struct qstr *name,
+int mapdevfs_look(const struct mapdevfs_place *dir, const struct qstr *name,
 		  struct mapdev_copy *copy)
 {
 	const struct mapdevfs_map *map;
 	int ret, round;
 
-	for (round = 0; round < BUSY_ROUNDS; round++) {
+	for (round = 0; round < MAPDEVFS_BUSY_ROUNDS; round++) {
 		rcu_read_lock();
-		map = rcu_dereference(mapdevfs_map);
-		ret = map ? mapdev_find(&map->view, parent, name->name,
-					name->len, copy) : -ENOENT;
+		map = mapdevfs_map_of(dir->space);
+		ret = -ENOENT;
+		if (map) {
+			ret = mapdev_find(&map->view, dir->id, name->name,
+					  name->len, copy);
+			copy->space = map->view.id_space;
+		}
 		rcu_read_unlock();
-		if (!ret && !mapdevfs_is_sound(parent, copy))
+		if (!ret && !mapdevfs_is_sound(dir->id, copy))
 			return -EIO;
 		if (ret != -EAGAIN)
 			return ret;
@@ -48,7 +50,24 @@ int mapdevfs_look(u64 parent, const struct qstr *name,
 	return -EIO;
 }
 
-static int resolve(struct dentry *dir, u64 *id, u32 *cell, int depth)
+/**
+ * mapdevfs_keeps_mount() - whether what is mounted on a name keeps the name
+ * @dentry: the name, not held
+ *
+ * A name that goes takes with it what is mounted on it, in every mount
+ * namespace. With a device that is as it should be, and as devtmpfs has it; a
+ * directory rather stays, and is what the map has under this name. No name
+ * goes like that because there is no map for a while.
+ *
+ * Return: true when it stays.
+ */
+bool mapdevfs_keeps_mount(const struct dentry *dentry)
+{
+	return d_mountpoint(dentry) &&
+	       (d_is_dir(dentry) || !rcu_access_pointer(mapdevfs_map));
+}
+
+static int resolve(struct dentry *dir, struct mapdevfs_place *place, int depth)
 {
 	struct mapdevfs_inode *mi = MAPDEVFS_I(d_inode(dir));
 	struct name_snapshot name;
@@ -56,71 +75,63 @@ static int resolve(struct dentry *dir, u64 *id, u32 *cell, int depth)
 	struct dentry *parent;
 	int err;
 
-	if (IS_ROOT(dir) || !mapdevfs_is_pinned(dir)) {
-		*id = mi->id;
-		*cell = mi->cell;
+	if (IS_ROOT(dir) || !(mapdevfs_is_pinned(dir) || d_mountpoint(dir))) {
+		place->space = mi->space;
+		place->id = mi->id;
+		place->cell = mi->cell;
 		return 0;
 	}
 	if (depth == MAX_DEPTH)
 		return -ENOENT;
 	parent = dget_parent(dir);
-	err = resolve(parent, id, cell, depth + 1);
+	err = resolve(parent, place, depth + 1);
 	dput(parent);
 	if (err)
 		return err;
 	take_dentry_name_snapshot(&name, dir);
-	err = mapdevfs_look(*id, &name.name, &copy);
+	err = mapdevfs_look(place, &name.name, &copy);
 	release_dentry_name_snapshot(&name);
 	if (err)
 		return err;
 	if (!S_ISDIR(copy.mode))
 		return -ENOENT;
-	*id = copy.id;
-	*cell = copy.cell;
+	place->space = copy.space;
+	place->id = copy.id;
+	place->cell = copy.cell;
 	return 0;
 }
 
 /**
  * mapdevfs_resolve() - what a directory is in the map
  * @dir: the directory
- * @id: its id, filled in
- * @cell: its cell, filled in
+ * @place: filled in
  *
  * One that is held has the id that the map gives its name now.
  *
  * Return: 0, -ENOENT when the map has no such directory, or -EIO.
  */
-int mapdevfs_resolve(struct dentry *dir, u64 *id, u32 *cell)
+int mapdevfs_resolve(struct dentry *dir, struct mapdevfs_place *place)
 {
-	return resolve(dir, id, cell, 0);
-}
-
-static unsigned long key_now(void)
-{
-	unsigned long key;
-
-	rcu_read_lock();
-	key = mapdevfs_key();
-	rcu_read_unlock();
-	return key;
+	return resolve(dir, place, 0);
 }
 
 /* the inode of a name that the map has; a link's target is read with it */
-static struct inode *inode_of(struct super_block *sb, u64 parent,
+static struct inode *inode_of(struct super_block *sb,
+			      const struct mapdevfs_place *dir,
 			      const struct qstr *name,
-			      struct mapdev_copy *copy)
+			      struct mapdev_copy *copy, unsigned long key)
 {
 	struct inode *inode;
 	int err;
 
 	if (!S_ISLNK(copy->mode))
-		return mapdevfs_iget(sb, copy);
+		return mapdevfs_iget(sb, copy, key);
 	copy->aux = kmalloc(MAPDEV_AUX_MAX + 1, GFP_KERNEL);
 	if (!copy->aux)
 		return ERR_PTR(-ENOMEM);
 	/* it may be something else by now */
-	err = mapdevfs_look(parent, name, copy);
-	inode = err ? ERR_PTR(err) : mapdevfs_iget(sb, copy);
+	err = mapdevfs_look(dir, name, copy);
+	inode = err ? ERR_PTR(err) : mapdevfs_iget(sb, copy, key);
 	kfree(copy->aux);
 	copy->aux = NULL;
 	return inode;
@@ -129,24 +140,24 @@ static struct inode *inode_of(struct super_block *sb, u64 parent,
 static struct dentry *mapdevfs_lookup(struct inode *dir, struct dentry *dentry,
 				      unsigned int flags)
 {
+	struct mapdevfs_place place;
 	struct mapdev_copy copy = {};
 	struct inode *inode = NULL;
 	struct dentry *alias;
 	unsigned long key;
-	u64 parent;
-	u32 cell;
 	int err;
 
 	if (dentry->d_name.len > NAME_MAX)
 		return ERR_PTR(-ENAMETOOLONG);
 	atomic64_inc(&mapdevfs_counters.lookups);
 	/* before the look: an older key than the look's is only too careful */
-	key = key_now();
-	err = mapdevfs_resolve(dentry->d_parent, &parent, &cell);
+	key = mapdevfs_key_now();
+	err = mapdevfs_resolve(dentry->d_parent, &place);
 	if (!err)
-		err = mapdevfs_look(parent, &dentry->d_name, &copy);
+		err = mapdevfs_look(&place, &dentry->d_name, &copy);
 	if (!err)
-		inode = inode_of(dir->i_sb, parent, &dentry->d_name, &copy);
+		inode = inode_of(dir->i_sb, &place, &dentry->d_name, &copy,
+				 key);
 	if (IS_ERR(inode)) {
 		err = PTR_ERR(inode);
 		inode = NULL;
@@ -164,34 +175,37 @@ static struct dentry *mapdevfs_lookup(struct inode *dir, struct dentry *dentry,
  * mapdevfs_still_true() - whether the map says of a name what the dentry says
  * @dentry: the name, not held
  *
- * Return: false when it is to be looked up anew.
+ * Return: 1 if so, 0 when it is to be looked up anew, -EIO when the map
+ * cannot be read there: that is no reason to let go of a name.
  */
-bool mapdevfs_still_true(struct dentry *dentry)
+int mapdevfs_still_true(struct dentry *dentry)
 {
 	struct inode *inode = d_inode(dentry);
+	unsigned long key = mapdevfs_key_now();
+	struct mapdevfs_place place;
 	struct mapdev_copy copy = {};
 	struct name_snapshot name;
 	struct dentry *parent;
-	u64 id;
-	u32 cell;
 	int err;
 
 	if (inode && S_ISLNK(inode->i_mode))
 		copy.expect = inode->i_link;
 	parent = dget_parent(dentry);
-	err = mapdevfs_resolve(parent, &id, &cell);
+	err = mapdevfs_resolve(parent, &place);
 	dput(parent);
 	if (!err) {
 		take_dentry_name_snapshot(&name, dentry);
-		err = mapdevfs_look(id, &name.name, &copy);
+		err = mapdevfs_look(&place, &name.name, &copy);
 		release_dentry_name_snapshot(&name);
 	}
+	if (err && err != -ENOENT)
+		return err;
 	if (err || !inode)
-		return err == -ENOENT && !inode;
+		return err && !inode;
 	if (!mapdevfs_describes(inode, &copy))
-		return false;
-	mapdevfs_refresh(inode, &copy);
-	return true;
+		return 0;
+	mapdevfs_refresh(inode, &copy, key);
+	return 1;
 }
 
 /**
@@ -199,28 +213,33 @@ bool mapdevfs_still_true(struct dentry *dentry)
  * @dentry: the name
  * @flags: of the walk
  *
- * Return: 1 if so, 0 if it is to be looked up anew, or -ECHILD.
+ * Return: 1 if so, 0 if it is to be looked up anew, or an error.
  */
 int mapdevfs_check(struct dentry *dentry, unsigned int flags)
 {
 	unsigned long key;
+	int ret;
 
-	/* 0 on a mount point would unmount it */
-	if (mapdevfs_is_pinned(dentry) || d_mountpoint(dentry))
+	if (mapdevfs_is_pinned(dentry))
 		return 1;
-	key = key_now();
+	key = mapdevfs_key_now();
 	if (likely(key == READ_ONCE(dentry->d_time)) &&
 	    !(flags & LOOKUP_REVAL))
 		return 1;
 	if (flags & LOOKUP_RCU)
 		return -ECHILD;
+	if (mapdevfs_keeps_mount(dentry))
+		return 1;
 	atomic64_inc(&mapdevfs_counters.revalidations);
-	if (!mapdevfs_still_true(dentry)) {
-		atomic64_inc(&mapdevfs_counters.invalidations);
-		return 0;
-	}
-	WRITE_ONCE(dentry->d_time, key);
-	return 1;
+	ret = mapdevfs_still_true(dentry);
+	if (ret > 0)
+		WRITE_ONCE(dentry->d_time, key);
+	if (ret)
+		return ret;
+	if (!mapdevfs_discard(dentry))
+		return 1;
+	atomic64_inc(&mapdevfs_counters.invalidations);
+	return 0;
 }
 
 const struct dentry_operations mapdevfs_dops = {

@@ -33,11 +33,11 @@ static void forget(struct dentry *child)
 {
 	struct inode *inode = d_inode(child);
 
-	if (!inode || mapdevfs_still_true(child))
+	if (!inode || mapdevfs_keeps_mount(child) || mapdevfs_still_true(child))
 		return;
 	ihold(inode);
-	d_invalidate(child);
-	fsnotify_inoderemove(inode);
+	if (mapdevfs_discard(child))
+		fsnotify_inoderemove(inode);
 	iput(inode);
 }
 

@@ -109,7 +109,7 @@ static enum filled look(const struct inode *inode, struct mapdev_copy *copy)
 	int ret = -ENOENT;
 
 	rcu_read_lock();
-	map = rcu_dereference(mapdevfs_map);
+	map = mapdevfs_map_of(mi->space);
 	if (map)
 		ret = mapdev_by_id(&map->view, mi->id, mi->cell, copy);
 	rcu_read_unlock();

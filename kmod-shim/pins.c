@@ -6,6 +6,7 @@
  * A directory of the map that userspace makes something in is held too
  * (adopted); it is let go when it is empty of such things again.
  */
+#include <linux/moduleparam.h>
 #include <linux/slab.h>
 
 #include "internal.h"
@@ -14,6 +15,13 @@
 DEFINE_MUTEX(mapdevfs_pin_lock);
 static LIST_HEAD(all_pins);
 static u64 last_serial;
+/* names of userspace's */
+static unsigned long n_names;
+
+static unsigned int max_names = 65536;
+module_param(max_names, uint, 0644);
+MODULE_PARM_DESC(max_names,
+		 "how many names userspace may make (default 65536)");
 
 /* one of the bits of pin_bits: most names are told apart without a lock */
 static unsigned long name_bit(const struct qstr *name)
@@ -42,6 +50,7 @@ static void enlist(struct mapdevfs_pin *pin, struct dentry *dentry,
 	ihold(dir);
 	pin->serial = ++last_serial;
 	pin->adopted = adopted;
+	n_names += !adopted;
 	list_add_tail(&pin->in_dir, &parent->pins);
 	list_add_tail(&pin->all, &all_pins);
 	WRITE_ONCE(parent->pin_bits,
@@ -54,6 +63,7 @@ static void delist(struct dentry *dentry)
 {
 	struct mapdevfs_pin *pin = pin_of(dentry);
 
+	n_names -= !pin->adopted;
 	list_del(&pin->in_dir);
 	list_del(&pin->all);
 	if (list_empty(&MAPDEVFS_I(pin->dir)->pins))
@@ -108,6 +118,14 @@ static void abandon(struct dentry *dir)
 	}
 }
 
+static int may_pin(const struct dentry *dentry)
+{
+	/* the map has changed, and somebody else has noticed it first */
+	if (d_unhashed(dentry))
+		return -ESTALE;
+	return n_names < READ_ONCE(max_names) ? 0 : -ENOSPC;
+}
+
 /**
  * mapdevfs_pin() - make a name of userspace's: it gets an inode and is held
  * @dir: the directory, its i_rwsem held
@@ -124,7 +142,9 @@ int mapdevfs_pin(struct inode *dir, struct dentry *dentry, struct inode *inode)
 	if (!pin)
 		return -ENOMEM;
 	mutex_lock(&mapdevfs_pin_lock);
-	err = adopt(dentry->d_parent);
+	err = may_pin(dentry);
+	if (!err)
+		err = adopt(dentry->d_parent);
 	if (err) {
 		abandon(dentry->d_parent);
 		kfree(pin);
@@ -287,20 +307,52 @@ struct dentry *mapdevfs_find_pinned_dir(u64 id)
 {
 	struct dentry *found = NULL;
 	struct mapdevfs_pin *pin;
-	u64 other;
-	u32 cell;
+	struct mapdevfs_place place;
 
 	mutex_lock(&mapdevfs_pin_lock);
 	list_for_each_entry(pin, &all_pins, all) {
 		if (d_is_dir(pin->dentry) &&
-		    !mapdevfs_resolve(pin->dentry, &other, &cell) &&
-		    other == id) {
+		    !mapdevfs_resolve(pin->dentry, &place) &&
+		    place.id == id) {
 			found = dget(pin->dentry);
 			break;
 		}
 	}
 	mutex_unlock(&mapdevfs_pin_lock);
 	return found;
+}
+
+/**
+ * mapdevfs_discard() - let go of a name that is not true any more
+ * @dentry: the name
+ *
+ * Userspace may be making it its own in this moment: it either finds it
+ * unhashed, or it has it and keeps it.
+ *
+ * Return: true when it is gone, with all that is below it and mounted there.
+ */
+bool mapdevfs_discard(struct dentry *dentry)
+{
+	bool gone;
+
+	mutex_lock(&mapdevfs_pin_lock);
+	gone = !mapdevfs_is_pinned(dentry);
+	if (gone)
+		d_invalidate(dentry);
+	mutex_unlock(&mapdevfs_pin_lock);
+	return gone;
+}
+
+/**
+ * mapdevfs_count_pins() - how many names userspace has made
+ * @limit: filled in: how many it may make
+ *
+ * Return: the count.
+ */
+unsigned long mapdevfs_count_pins(unsigned long *limit)
+{
+	*limit = READ_ONCE(max_names);
+	return READ_ONCE(n_names);
 }
 
 /**

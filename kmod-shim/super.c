@@ -6,7 +6,6 @@
 #include <linux/magic.h>
 #include <linux/module.h>
 #include <linux/slab.h>
-#include <linux/statfs.h>
 
 #include "internal.h"
 
@@ -52,7 +51,9 @@ static struct inode *mapdevfs_alloc_inode(struct super_block *sb)
 
 	if (!mi)
 		return NULL;
+	mi->space = 0;
 	mi->id = MAPDEV_ID_FREE;
+	mi->checked = 0;
 	mi->cell = 0;
 	mi->pending = false;
 	mi->acl_held = false;
@@ -83,7 +84,8 @@ static const struct super_operations mapdevfs_sops = {
 	.free_inode	= mapdevfs_free_inode,
 	/* an inode without a name is of no use, and would be stale */
 	.drop_inode	= mapdevfs_just_drop,
-	.statfs		= simple_statfs,
+	.evict_inode	= mapdevfs_evict_inode,
+	.statfs		= mapdevfs_statfs,
 };
 
 static const struct xattr_handler *mapdevfs_xattrs[] = {
@@ -110,7 +112,7 @@ static int mapdevfs_fill_super(struct super_block *sb, struct fs_context *fc)
 	sb->s_flags |= SB_POSIXACL | SB_NOATIME;
 	mapdevfs_set_d_op(sb, &mapdevfs_dops);
 
-	inode = mapdevfs_iget(sb, &root);
+	inode = mapdevfs_iget(sb, &root, 0);
 	if (IS_ERR(inode))
 		return PTR_ERR(inode);
 	mapdevfs_set_times(inode, current_time(inode));

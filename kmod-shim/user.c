@@ -3,20 +3,11 @@
  * What userspace makes in /dev: directories to mount on, sockets,
  * links, fifos, files. It lives in dentries that are held, see pins.c.
  */
+#include <linux/fs_struct.h>
 #include <linux/pagemap.h>
 #include <linux/slab.h>
 
 #include "internal.h"
-
-static const struct file_operations mapdevfs_file_fops = {
-	.read_iter	= generic_file_read_iter,
-	.write_iter	= generic_file_write_iter,
-	.mmap		= generic_file_mmap,
-	.fsync		= noop_fsync,
-	.splice_read	= mapdevfs_splice_read,
-	.splice_write	= iter_file_splice_write,
-	.llseek		= generic_file_llseek,
-};
 
 static int make(struct mapdevfs_idmap *idmap, struct inode *dir,
 		struct dentry *dentry, umode_t mode, dev_t rdev,
@@ -177,15 +168,14 @@ int mapdevfs_unlink(struct inode *dir, struct dentry *dentry)
  */
 int mapdevfs_rmdir(struct inode *dir, struct dentry *dentry)
 {
-	u64 id;
-	u32 cell;
+	struct mapdevfs_place place;
 
 	if (!mapdevfs_is_users(dentry))
 		return -EPERM;
 	if (!list_empty(&MAPDEVFS_I(d_inode(dentry))->pins))
 		return -ENOTEMPTY;
 	/* the map has no empty directories */
-	if (!mapdevfs_resolve(dentry, &id, &cell))
+	if (!mapdevfs_resolve(dentry, &place))
 		return -ENOTEMPTY;
 	clear_nlink(d_inode(dentry));
 	mapdevfs_unpin(dir, dentry);

@@ -111,6 +111,7 @@ fn layout_of_rust() -> BTreeMap<String, u64> {
         ("header.seed", header::SEED),
         ("header.chains_off", header::CHAINS_OFF),
         ("header.seed2", header::SEED2),
+        ("header.id_space", header::ID_SPACE),
         ("header.attr_size", header::ATTR_SIZE),
         ("header.chain_size", header::CHAIN_SIZE),
         ("header.gen", header::GEN),

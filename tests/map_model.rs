@@ -146,7 +146,7 @@ fn place(map: &Map, entry: u32, cell: u32, parent: u64, name: &[u8]) -> Place {
 
 /// A map with a root, where `names` are children: entry, cell and string n, id n + 1, rdev id.
 fn map(fault: Fault, names: &[&[u8]]) -> Arc<Map> {
-    let geometry = Geometry::plan(ENTRIES, 64, 64, [1, 2]).unwrap();
+    let geometry = Geometry::plan(ENTRIES, 64, 64, [1, 2], 3).unwrap();
     let map = Map { memory: Modelled::new(&geometry, fault), geometry };
     map.plant_root(Fields { mode: S_IFDIR, ..Fields::default() });
     for (n, name) in (1_u32..).zip(names) {

@@ -90,7 +90,7 @@ static void build(char *base)
 		.max_probe = N_BUCKETS, .index_off = INDEX_OFF,
 		.attrs_off = ATTRS_OFF, .strings_off = STRINGS_OFF,
 		.strings_len = STRINGS, .seed = 1, .chains_off = CHAINS_OFF,
-		.seed2 = 2, .attr_size = MAPDEV_ATTR_SIZE,
+		.seed2 = 2, .id_space = 3, .attr_size = MAPDEV_ATTR_SIZE,
 		.chain_size = MAPDEV_CHAIN_SIZE, .gen = 1,
 	};
 	for (n = 0; n < N_OBJECTS; n++) {

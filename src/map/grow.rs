@@ -69,7 +69,7 @@ impl MapWriter {
         for attempt in 0..ATTEMPTS {
             // names that crowd one bucket need another seed first, then more buckets
             let entries = entries.saturating_mul(1 << (attempt / 2)).min(MAX_ENTRIES);
-            let table = fresh_table(entries, strings)?;
+            let table = fresh_table(entries, strings, Some(self.table.geometry.id_space))?;
             let mut texts = Strings::new(table.geometry.strings_len, std::iter::empty());
             let Some(moved) = self.copy_into(&table, &order, &mut texts) else { continue };
             self.set_counters(&table);
@@ -142,15 +142,26 @@ impl MapWriter {
     }
 }
 
-pub(super) fn fresh_table(entries: u32, strings: u64) -> io::Result<Table<Region>> {
-    let mut bytes = [0_u8; 16];
+/// An empty map; one without an id space gets a new one.
+pub(super) fn fresh_table(
+    entries: u32,
+    strings: u64,
+    id_space: Option<u64>,
+) -> io::Result<Table<Region>> {
+    let mut bytes = [0_u8; 24];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    let mut seed = [0; 2];
-    for (word, chunk) in seed.iter_mut().zip(bytes.chunks(8)) {
+    let mut words = [0; 3];
+    for (word, chunk) in words.iter_mut().zip(bytes.chunks(8)) {
         *word = chunk.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
     }
     let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
-    let geometry = Geometry::plan(entries, strings, page, seed)
-        .ok_or_else(|| io::Error::other("the map would pass its limits"))?;
+    let geometry = Geometry::plan(
+        entries,
+        strings,
+        page,
+        [words[0], words[1]],
+        id_space.unwrap_or(words[2] | 1),
+    )
+    .ok_or_else(|| io::Error::other("the map would pass its limits"))?;
     Ok(Table { memory: Region::create(&geometry)?, geometry })
 }

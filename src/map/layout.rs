@@ -69,6 +69,7 @@ pub mod header {
     pub const SEED2: usize = 96;
     pub const ATTR_SIZE: usize = 104;
     pub const CHAIN_SIZE: usize = 108;
+    pub const ID_SPACE: usize = 112;
     pub const GEN: usize = 128;
     pub const LAST_ID: usize = 136;
     pub const CHG: usize = 192;
@@ -123,6 +124,8 @@ pub struct Geometry {
     pub max_probe: u32,
     pub strings_len: u64,
     pub seed: [u64; 2],
+    /// Not 0; an id means the same object in all maps of one space.
+    pub id_space: u64,
     entries_off: u64,
     index_off: u64,
     attrs_off: u64,
@@ -155,9 +158,15 @@ fn unpair(word: u64) -> (u32, u32) {
 impl Geometry {
     /// Lays out a map; `None` when the limits do not allow it.
     #[must_use]
-    pub fn plan(n_entries: u32, strings_len: u64, page: u64, seed: [u64; 2]) -> Option<Self> {
+    pub fn plan(
+        n_entries: u32,
+        strings_len: u64,
+        page: u64,
+        seed: [u64; 2],
+        id_space: u64,
+    ) -> Option<Self> {
         let n_entries = n_entries.max(2);
-        if n_entries > MAX_ENTRIES || !page.is_power_of_two() {
+        if n_entries > MAX_ENTRIES || !page.is_power_of_two() || id_space == 0 {
             return None;
         }
         let align = u64::from(ALIGN);
@@ -179,6 +188,7 @@ impl Geometry {
             max_probe,
             strings_len,
             seed,
+            id_space,
             entries_off,
             index_off,
             attrs_off,
@@ -205,6 +215,7 @@ impl Geometry {
             (header::CHAINS_OFF, self.chains_off),
             (header::SEED2, self.seed[1]),
             (header::ATTR_SIZE, pair(ATTR_SIZE, CHAIN_SIZE)),
+            (header::ID_SPACE, self.id_space),
         ] {
             words[at / 8] = word;
         }
@@ -230,6 +241,7 @@ impl Geometry {
             n_buckets.is_power_of_two() && n_buckets / 2 >= n_entries && n_buckets <= 1 << 24,
             "number of buckets",
         )?;
+        check(word(header::ID_SPACE) != 0, "id space")?;
         check((1..=PROBE_CAP).contains(&max_probe) && max_probe <= n_buckets, "probe limit")?;
         let geometry = Self {
             total_len: word(header::TOTAL_LEN),
@@ -238,6 +250,7 @@ impl Geometry {
             max_probe,
             strings_len: word(header::STRINGS_LEN),
             seed: [word(header::SEED), word(header::SEED2)],
+            id_space: word(header::ID_SPACE),
             entries_off: word(header::ENTRIES_OFF),
             index_off: word(header::INDEX_OFF),
             attrs_off: word(header::ATTRS_OFF),
@@ -331,19 +344,19 @@ mod tests {
     #[test]
     fn a_planned_header_reads_back() {
         for entries in [1, 2, 3, 100, 4096, 100_000, MAX_ENTRIES] {
-            let plan = Geometry::plan(entries, u64::from(entries) * 40, 4096, KEY).unwrap();
+            let plan = Geometry::plan(entries, u64::from(entries) * 40, 4096, KEY, 7).unwrap();
             assert_eq!(Geometry::decode(&plan.encode(), plan.total_len), Ok(plan.clone()));
             assert_eq!(plan.total_len % 4096, 0);
             assert!(plan.string(0, usize::try_from(plan.strings_len).unwrap()).is_some());
             assert!(plan.string(8, usize::try_from(plan.strings_len).unwrap()).is_none());
             assert!(plan.entry(plan.n_entries).is_none());
         }
-        assert!(Geometry::plan(MAX_ENTRIES + 1, 0, 4096, KEY).is_none());
+        assert!(Geometry::plan(MAX_ENTRIES + 1, 0, 4096, KEY, 7).is_none());
     }
 
     #[test]
     fn a_header_with_any_bit_of_its_layout_wrong_is_refused_or_safe() {
-        let plan = Geometry::plan(64, 4096, 4096, KEY).unwrap();
+        let plan = Geometry::plan(64, 4096, 4096, KEY, 7).unwrap();
         for bit in 0..FIXED_WORDS * 64 {
             let mut words = plan.encode();
             words[bit / 64] ^= 1 << (bit % 64);

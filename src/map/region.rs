@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     fn plan() -> Geometry {
-        Geometry::plan(16, 512, 4096, [1, 2]).unwrap()
+        Geometry::plan(16, 512, 4096, [1, 2], 3).unwrap()
     }
 
     #[test]

@@ -118,7 +118,7 @@ impl MapWriter {
     /// When the kernel gives no memory file.
     pub fn create(capacity: u32) -> io::Result<Self> {
         let n_entries = capacity.clamp(16, MAX_ENTRIES);
-        let table = fresh_table(n_entries, u64::from(n_entries) * STRING_BYTES)?;
+        let table = fresh_table(n_entries, u64::from(n_entries) * STRING_BYTES, None)?;
         table.set_counters(1, 0, ID_ROOT);
         let root = Object::root();
         table.plant_root(root.fields(0));

@@ -8,6 +8,8 @@ mod c6_attributes;
 mod costs;
 mod daemon;
 mod hostile;
+mod kept;
+mod limits;
 mod names;
 mod publishing;
 mod switching;

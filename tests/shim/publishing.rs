@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::chown;
+use std::process::Command;
 
 use mapdev::map::MapWriter;
 use mapdev::map::kernel::{Kernel, Published, Since};
@@ -21,7 +23,7 @@ fn the_map_is_served_on_when_its_daemon_is_gone_and_given_back() {
     let old = std::mem::replace(&mut world.map, MapWriter::create(16).unwrap());
     drop(old);
     assert_eq!(world.list(""), names(&["null", "net"]));
-    std::os::unix::fs::chown(world.path("net/tun"), Some(77), None).unwrap();
+    chown(world.path("net/tun"), Some(77), None).unwrap();
 
     let shim = device();
     let memory = shim.memory().unwrap().expect("the kernel has kept it");
@@ -58,7 +60,7 @@ fn a_publication_that_is_out_of_date_is_refused() {
     world.put("null", &null());
     let mut shim = world.map.detach_kernel().unwrap();
     let before = world.map.attribute_changes();
-    std::os::unix::fs::chown(world.path("null"), Some(1), None).unwrap();
+    chown(world.path("null"), Some(1), None).unwrap();
     let memory = world.map.as_fd().try_clone_to_owned().unwrap();
     let len = world.map.stats().bytes;
     let mut publish =
@@ -104,6 +106,62 @@ fn memory_that_others_could_write_is_refused() {
     refused(given_away, len, Errno::ACCESS);
     let fine = memory(0o400, seals, &world);
     shim.publish(fine.as_fd(), len, Since::Lost).unwrap();
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_publisher_that_is_stopped_and_goes_on_is_not_refused() {
+    let mut world = World::of(MapWriter::create(50_000).unwrap());
+    let memory = world.map.as_fd().try_clone_to_owned().unwrap();
+    let len = world.map.stats().bytes;
+    let mut shim = world.map.detach_kernel().unwrap();
+    let own = std::process::id();
+    // as a debugger does it; a signal that is only ignored would not be seen
+    let script = format!("while kill -STOP {own} && kill -CONT {own}; do :; done");
+    let mut stops = Command::new("/bin/sh").args(["-c", &script]).spawn().unwrap();
+    let ended: Vec<_> = (0..200).map(|_| shim.publish(memory.as_fd(), len, Since::Lost)).collect();
+    stops.kill().unwrap();
+    stops.wait().unwrap();
+    for publication in ended {
+        assert_eq!(publication.unwrap(), Published::Done);
+    }
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn what_the_kernel_wrote_is_in_memory_that_it_has_given_back() {
+    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap};
+    let mut world = World::new();
+    for n in 0..1000 {
+        world.put(&format!("tty{n}"), &char_device(4, n, 0o600));
+    }
+    for n in 0..1000 {
+        chown(world.path(&format!("tty{n}")), Some(n + 1), None).unwrap();
+    }
+    let memory = world.map.as_fd().try_clone_to_owned().unwrap();
+    let len = usize::try_from(world.map.stats().bytes).unwrap();
+    drop((world.map.detach_kernel(), world.events.take()));
+    world.map = MapWriter::create(16).unwrap();
+    device().withdraw().unwrap();
+    #[expect(unsafe_code, reason = "pages are taken away as under memory pressure")]
+    // SAFETY: a fresh mapping that nobody reads, of memory whose size is sealed.
+    unsafe {
+        let at = mmap(
+            std::ptr::null_mut(),
+            len,
+            ProtFlags::READ,
+            MapFlags::SHARED | MapFlags::POPULATE,
+            &memory,
+            0,
+        )
+        .unwrap();
+        madvise(at, len, Advice::LinuxPageOut).unwrap();
+    }
+    let map = MapWriter::adopt(memory).unwrap();
+    for n in 0..1000 {
+        let node = map.now(format!("tty{n}").as_bytes()).unwrap();
+        assert_eq!(node.uid, n + 1, "tty{n}");
+    }
 }
 
 #[test]
