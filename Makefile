@@ -6,7 +6,7 @@ SECONDS ?= 60
 CARGO   ?= cargo
 GEN     := target/generated
 
-.PHONY: help run check bench fuzz deb man generated install advisories clean
+.PHONY: help run check check-kasan check-newest bench fuzz deb man generated install advisories clean
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -18,6 +18,14 @@ run:
 #: make check       all that CI runs: format, lints, docs, tests, licences, package, virtual machine
 check:
 	@scripts/check.sh
+
+#: make check-kasan the kernel module under KASAN, lockdep and UBSAN; builds a kernel the first time
+check-kasan:
+	@scripts/kasan.sh
+
+#: make check-newest the kernel module compiled for the newest kernel of Debian
+check-newest:
+	@scripts/newest.sh
 
 #: make bench       criterion benches, side by side with kmod, then with systemd-udevd
 bench:

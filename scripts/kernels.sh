@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # kernels.sh: Debian's kernels of stable and of its backports with all their modules, and their headers,
 # unpacked in target/kernels/SUITE. Nothing is installed; depmod has been run. Prints the folders.
+# With `source`: the source of the newer one, unpacked in target/kernels/source; prints that.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -47,6 +48,19 @@ unpack() {
 }
 
 apt=()
+if [ "${1:-}" = source ]; then
+    if [ ! -d "$folder/source" ]; then
+        lists
+        rm -rf "$folder/source.new"
+        mkdir "$folder/source.new"
+        (cd "$folder/source.new" && apt-get "${apt[@]}" -qq download "linux-source-6.12/${suites[1]}" && dpkg-deb -x ./*.deb .) >&2
+        tar -xf "$folder"/source.new/usr/src/*.tar.xz -C "$folder/source.new" --strip-components=1
+        rm -r "$folder/source.new"/{usr,*.deb}
+        mv "$folder/source.new" "$folder/source"
+    fi
+    echo "$folder/source"
+    exit
+fi
 for suite in "${suites[@]}"; do
     if [ ! -d "$folder/$suite" ]; then
         [ ${#apt[@]} -gt 0 ] || lists

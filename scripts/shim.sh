@@ -2,6 +2,7 @@
 # shim.sh: builds the kernel module, and the module for its tests, for both of Debian's kernels, with
 # every warning an error. Uses sparse if it is installed, and $CHECKPATCH (checkpatch.pl of a kernel's
 # source, which no package of Debian has by itself) if it is set. Prints "SUITE RELEASE FOLDER" for each.
+# With HEADERS RELEASE, for that kernel alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,15 +17,14 @@ fi
 
 # the headers name their common part by its installed place; -f names it by where it was unpacked
 build() {
-    local suite=$1 source=$2 folder=$3 headers common log
-    headers=("$suite"/usr/src/linux-headers-*-amd64)
-    common=("$suite"/usr/src/linux-headers-*-common)
+    local source=$1 folder=$2 log
+    shift 2
     mkdir -p "$folder"
     # what has not changed is not built again
     cp -u "$source"/*.[ch] "$source/Kbuild" "$folder/"
     log=$folder/build.log
     # the type information of Debian's vmlinux is no part of the headers
-    if ! make -s -C "${headers[0]}" -f "${common[0]}/Makefile" "M=$folder" W=1 "${sparse[@]}" \
+    if ! make -s "$@" "M=$folder" W=1 "${sparse[@]}" \
         CONFIG_DEBUG_INFO_BTF_MODULES= modules >"$log" 2>&1 || [ -s "$log" ]; then
         cat "$log" >&2
         # or the next run would not see the warnings
@@ -33,10 +33,17 @@ build() {
     fi
 }
 
+if [ $# -eq 2 ]; then
+    build kmod-shim "$PWD/target/shim/$2/mapdevfs" -C "$1"
+    build tests/vm/module "$PWD/target/shim/$2/probe" -C "$1"
+    exit
+fi
 while read -r suite; do
     release=$(basename "$suite"/lib/modules/*)
     folder=$PWD/target/shim/$release
-    build "$suite" kmod-shim "$folder/mapdevfs"
-    build "$suite" tests/vm/module "$folder/probe"
+    headers=("$suite"/usr/src/linux-headers-*-amd64)
+    common=("$suite"/usr/src/linux-headers-*-common)
+    build kmod-shim "$folder/mapdevfs" -C "${headers[0]}" -f "${common[0]}/Makefile"
+    build tests/vm/module "$folder/probe" -C "${headers[0]}" -f "${common[0]}/Makefile"
     echo "$suite $release $folder"
 done < <(scripts/kernels.sh)

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 
 use mapdev::map::{MapWriter, Node};
 use rustix::fs::{Mode, OFlags, open, openat};
@@ -101,8 +101,8 @@ fn in_another_namespace<T: Send>(
     meanwhile: impl FnOnce(),
     look: impl FnOnce() -> T + Send,
 ) -> T {
-    let (ready, is_ready) = channel();
-    let (go_on, goes_on) = channel();
+    let (ready, is_ready) = sync_channel(1);
+    let (go_on, goes_on) = sync_channel(1);
     std::thread::scope(|scope| {
         let other = scope.spawn(move || {
             #[expect(unsafe_code, reason = "a mount namespace wants its own root and folder")]

@@ -12,6 +12,7 @@ mod kept;
 mod limits;
 mod names;
 mod publishing;
+mod stress;
 mod switching;
 mod userspace;
 mod watches;

@@ -91,7 +91,7 @@ boot() {
     echo "# $release: $((SECONDS - begun)) s ($accel)"
     if [ $status -eq 124 ]; then fail "not finished after $SECONDS_MAX s"
     elif [ $status -ne 0 ]; then fail "qemu failed: $(cat "$work/qemu.err")"
-    elif grep -qE 'WARNING|Oops|BUG:|Kernel panic|general protection fault' "$console"; then fail "the kernel complained"
+    elif grep -qE 'WARNING|Oops|BUG:|UBSAN:|KASAN:|INFO: task|Kernel panic|general protection fault' "$console"; then fail "the kernel complained"
     elif ! grep -q '^1\.\.[0-9]' "$tap"; then fail "the checks did not come to their end"
     elif [ "$(grep -cE '^(not )?ok ' "$tap")" != "$(sed -n 's/^1\.\.//p' "$tap")" ]; then fail "lines are missing"
     elif grep -q '^not ok' "$tap"; then failed=1
