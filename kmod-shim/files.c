@@ -31,10 +31,13 @@ static long limit(void)
 /* false when the limit would be passed; giving back always works */
 static bool charge(long pages)
 {
-	if (atomic_long_add_return(pages, &charged) <= limit() || pages <= 0)
-		return true;
-	atomic_long_sub(pages, &charged);
-	return false;
+	long used = atomic_long_read(&charged);
+
+	do {
+		if (pages > 0 && pages > limit() - used)
+			return false;
+	} while (!atomic_long_try_cmpxchg(&charged, &used, used + pages));
+	return true;
 }
 
 /**

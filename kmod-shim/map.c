@@ -151,9 +151,8 @@ static enum glance complete(const struct mapdev_view *view,
 		return GLANCE_OTHER;
 	if (copy->expect) {
 		len = strlen(copy->expect);
-		copy->same_aux = len == copy->aux_len &&
-				 string_is(view, copy->aux_off, copy->expect,
-					   len);
+		copy->same_aux = len == copy->aux_len && string_is(view,
+					copy->aux_off, copy->expect, len);
 	}
 	if (copy->no_attr)
 		return GLANCE_IS;

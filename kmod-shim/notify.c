@@ -7,20 +7,37 @@
 
 #include "internal.h"
 
-static int is_dir_of_id(struct inode *inode, void *data)
+static int is_place(struct inode *inode, void *data)
 {
-	return S_ISDIR(inode->i_mode) && MAPDEVFS_I(inode)->id == *(u64 *)data;
+	const struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
+	const struct mapdevfs_place *place = data;
+
+	return S_ISDIR(inode->i_mode) && mi->id == place->id &&
+	       mi->space == place->space;
+}
+
+static u64 space_now(void)
+{
+	const struct mapdevfs_map *map;
+	u64 space;
+
+	rcu_read_lock();
+	map = mapdevfs_map_of(0);
+	space = map ? map->view.id_space : 0;
+	rcu_read_unlock();
+	return space;
 }
 
 /* the directory of an id, to be put, or NULL when it is not in memory */
 static struct dentry *find_dir(struct super_block *sb, u64 id)
 {
+	struct mapdevfs_place place = { .space = space_now(), .id = id };
 	struct dentry *dentry;
 	struct inode *inode;
 
 	if (id == MAPDEV_ID_ROOT)
 		return dget(sb->s_root);
-	inode = ilookup5(sb, (unsigned long)id, is_dir_of_id, &id);
+	inode = ilookup5(sb, (unsigned long)id, is_place, &place);
 	if (!inode)
 		return mapdevfs_find_pinned_dir(id);
 	dentry = d_find_any_alias(inode);
