@@ -4,15 +4,24 @@
 //! nothing of rules.
 
 mod blkid;
+mod btrfs;
+mod hwdb;
+mod ioctl;
+pub mod keyboard;
+mod kmod;
+mod net_driver;
 mod net_setup_link;
 mod options;
 pub mod uaccess;
 
 use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::clean::is_blank;
 use crate::device::Device;
+use crate::device::hwdb::Hwdb;
+use crate::modules::ModuleDb;
 use crate::net::LinkFiles;
 use crate::probe::Probe;
 
@@ -111,9 +120,17 @@ impl Call<'_> {
     }
 }
 
-/// What builtins work with: opened once, used for every event.
-#[derive(Clone, Debug, Default)]
+/// Where the kernel is asked about Btrfs.
+const BTRFS: &str = "/dev/btrfs-control";
+
+/// What builtins work with: opened once, used for every event, by one thread.
+#[derive(Clone, Debug)]
 pub struct Kit {
+    hwdb: Hwdb,
+    /// What `kmod` knows.
+    modules: kmod::Modules,
+    /// Where nodes are.
+    dev: PathBuf,
     pub probe: Probe,
     /// The machine's `.link` files; replaced when they are read anew.
     pub links: RefCell<Arc<LinkFiles>>,
@@ -121,7 +138,33 @@ pub struct Kit {
     pub changes: Cell<bool>,
 }
 
+impl Default for Kit {
+    fn default() -> Self {
+        Self::below(Path::new("/"), Path::new("/dev"))
+    }
+}
+
 impl Kit {
+    /// One for the hardware database and the modprobe.d of this root, and for nodes in `dev`.
+    #[must_use]
+    pub fn below(root: &Path, dev: &Path) -> Self {
+        Self {
+            hwdb: Hwdb::below(root),
+            modules: kmod::Modules::new(root.to_owned()),
+            dev: dev.to_owned(),
+            probe: Probe::default(),
+            links: RefCell::default(),
+            changes: Cell::default(),
+        }
+    }
+
+    /// Looks anew at what builtins read once: the hardware database and modprobe.d; `modules` are those
+    /// that there are now.
+    pub fn refresh(&self, modules: &Arc<ModuleDb>) {
+        self.hwdb.refresh();
+        self.modules.refresh(modules);
+    }
+
     /// Goes on with other `.link` files.
     pub fn set_links(&self, links: &Arc<LinkFiles>) {
         if !Arc::ptr_eq(&self.links.borrow(), links) {
@@ -141,14 +184,15 @@ impl Kit {
     /// Runs a builtin for a device.
     #[must_use]
     pub fn run(&self, builtin: Builtin, call: &Call<'_>) -> Ran<Vec<Pair>> {
+        let changes = self.changes.get();
         match builtin {
             Builtin::Blkid => blkid::blkid(self, call),
-            Builtin::Btrfs
-            | Builtin::Hwdb
-            | Builtin::InputId
-            | Builtin::Keyboard
-            | Builtin::Kmod
-            | Builtin::NetDriver
+            Builtin::Btrfs => btrfs::run(Path::new(BTRFS), call),
+            Builtin::Hwdb => hwdb::run(&self.hwdb, call),
+            Builtin::Keyboard => keyboard::run(changes.then_some(&*self.dev), call),
+            Builtin::Kmod => kmod::run(changes.then_some(&self.modules), call),
+            Builtin::NetDriver => net_driver::run(call),
+            Builtin::InputId
             | Builtin::NetId
             | Builtin::PathId
             | Builtin::UsbId

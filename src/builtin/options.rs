@@ -14,9 +14,21 @@ pub(super) struct Known {
 ///
 /// A long name can be cut short while it is the only one that begins so.
 pub(super) fn options(words: &[Vec<u8>], known: &[Known]) -> Vec<(u8, Option<Vec<u8>>)> {
-    let mut found = Vec::new();
+    separated(words, known).0
+}
+
+/// The options, and the words that are none.
+pub(super) fn separated<'a>(
+    words: &'a [Vec<u8>],
+    known: &[Known],
+) -> (Vec<(u8, Option<Vec<u8>>)>, Vec<&'a [u8]>) {
+    let (mut found, mut others) = (Vec::new(), Vec::new());
     let mut words = words.iter().map(Vec::as_slice);
     while let Some(word) = words.next().filter(|word| *word != b"--") {
+        if !word.starts_with(b"-") || word.len() == 1 {
+            others.push(word);
+            continue;
+        }
         if let Some(long) = word.strip_prefix(b"--") {
             let mut parts = long.splitn(2, |byte| *byte == b'=');
             let name = parts.next().unwrap_or_default();
@@ -47,7 +59,8 @@ pub(super) fn options(words: &[Vec<u8>], known: &[Known]) -> Vec<(u8, Option<Vec
             letters = b"";
         }
     }
-    found
+    others.extend(words);
+    (found, others)
 }
 
 fn by_name(name: &[u8], known: &[Known]) -> Option<Known> {
@@ -82,6 +95,14 @@ mod tests {
         assert_eq!(read("-Ro1024 -H foo -o 3"), "R o1024 Hfoo o3");
         assert_eq!(read("--off=1 --nor --h=2 --no --n"), "o1 R H2");
         assert_eq!(read("--offset= --noraid"), "o R");
+    }
+
+    #[test]
+    fn words_that_are_no_options_are_told_apart() {
+        let words = ["a", "-o", "1", "-", "--", "-R"].map(|word| word.as_bytes().to_vec());
+        let (found, others) = separated(&words, KNOWN);
+        assert_eq!(found, [(b'o', Some(b"1".to_vec()))]);
+        assert_eq!(others, [&b"a"[..], b"-", b"-R"]);
     }
 
     #[test]

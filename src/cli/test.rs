@@ -79,7 +79,7 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
     let (policy, _) = Policy::load(&config.policy_folders(), &names);
     let records = Records::at(Path::new(RECORDS));
     let old = records.read(device.id());
-    let machine = Machine::new(records);
+    let machine = Machine::new(records).below(&args.root, Path::new("/dev"));
     let (links, _) = LinkFiles::load(&args.root, &net::Machine::read(&args.root, &args.sysfs));
     machine.set_links(&Arc::new(links));
     let mut event = Event::new(&device, &machine, &names, old.as_ref(), rules::decide(&device));

@@ -1,6 +1,6 @@
-//! Finds a device by subsystem and name, and what `[subsystem/name]attribute` speaks of.
+//! Finds a device by subsystem and name or by its id, and what `[subsystem/name]attribute` speaks of.
 
-use crate::device::Sysfs;
+use crate::device::{Device, DeviceId, Sysfs};
 
 impl Sysfs {
     /// The devpath of a device by its subsystem and kernel name; `/` in the name stands for `!`.
@@ -40,6 +40,36 @@ impl Sysfs {
         let (name, attribute) = (&rest[..end], &rest[end + 1..]);
         let attribute = attribute.strip_prefix(b"/").unwrap_or(attribute);
         Some((self.find(subsystem, name)?, attribute))
+    }
+}
+
+impl Device {
+    /// The device of an id such as `c10:200`, `n2` or `+usb:1-1`; `None` if there is none.
+    #[must_use]
+    pub fn by_id(sysfs: &Sysfs, id: &[u8]) -> Option<Self> {
+        let number = DeviceId::from_bytes(id)?.devnum();
+        if let Some(number) = number {
+            let kind = if number.block { "block" } else { "char" };
+            let link = format!("/dev/{kind}/{}:{}", number.major, number.minor);
+            let found = Self::at(sysfs, &sysfs.follow(link.as_bytes())?)?;
+            return (found.devnum() == Some(number)).then_some(found);
+        }
+        let (kind, name) = id.split_first()?;
+        match kind {
+            b'n' => {
+                let has =
+                    |path: &[u8]| sysfs.attribute(path, b"ifindex").is_some_and(|at| *at == *name);
+                let paths = sysfs.names(b"/class/net").into_iter();
+                let mut paths = paths
+                    .filter_map(|each| sysfs.follow(&[b"/class/net/", each.as_slice()].concat()));
+                Self::at(sysfs, &paths.find(|path| has(path))?)
+            }
+            b'+' => {
+                let colon = name.iter().position(|byte| *byte == b':')?;
+                Self::at(sysfs, &sysfs.find(&name[..colon], &name[colon + 1..])?)
+            }
+            _ => None,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::decide::{adopted, carry, spoken, take_back, to_apply};
 use super::known::{Known, Told};
-use super::worker::{Job, Outcome};
+use super::worker::{Book, Job, Outcome};
 use crate::builtin::Pair;
 use crate::config::{Config, Mode};
 use crate::device::record::{Record, Records};
@@ -41,6 +41,8 @@ pub(super) struct Hands {
     machine: Machine,
     /// Which rules matter to which events; of this worker alone.
     plans: RefCell<Plans>,
+    /// By which builtins last looked at what they read once.
+    book: RefCell<Option<Arc<Book>>>,
     pub(super) active: bool,
     exec_delay: Duration,
 }
@@ -59,7 +61,8 @@ impl Hands {
         let records = Records::open(&config.records_folder())?;
         let active = config.mode == Mode::Active;
         let links = config.udev_folder().join("links");
-        let machine = Machine::new(records.clone()).probing(Probe::of(config));
+        let machine = Machine::new(records.clone()).below(&config.root, &config.dev);
+        let machine = machine.probing(Probe::of(config));
         let machine =
             if active { machine.running(Programs::from(config)).writing() } else { machine };
         Ok(Self {
@@ -69,6 +72,7 @@ impl Hands {
             records,
             machine,
             plans: RefCell::default(),
+            book: RefCell::default(),
             active,
             exec_delay: config.exec_delay,
         })
@@ -79,8 +83,18 @@ impl Hands {
         Self { machine: self.machine.with_pause(pause), ..self }
     }
 
+    /// After a reload, and when modules came or went.
+    fn learn(&self, book: &Arc<Book>) {
+        let known = self.book.borrow().as_ref().is_some_and(|known| Arc::ptr_eq(known, book));
+        if !known {
+            self.machine.refresh(&book.modules);
+            self.book.replace(Some(book.clone()));
+        }
+    }
+
     /// Does what an event wants done before others are concerned.
     pub(super) fn handle(&self, job: &Job, problems: &mut Vec<String>) -> Outcome {
+        self.learn(&job.book);
         let device = Device::new(self.sysfs.clone(), job.subject().clone());
         match job.uevent.action() {
             Action::Remove => self.remove(&device, job, problems),
@@ -96,6 +110,7 @@ impl Hands {
 
     /// Stage 7: what of an event is run when all else is done.
     pub(super) fn run(&self, job: &Job, list: &[Run], properties: Vec<Pair>) -> Vec<String> {
+        self.learn(&job.book);
         self.machine.set_links(&job.book.links);
         self.machine.begin(job.begun, false);
         let device = Device::new(self.sysfs.clone(), job.uevent.clone());

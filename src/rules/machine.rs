@@ -18,6 +18,7 @@ use crate::device::DeviceId;
 use crate::device::record::{Record, Records};
 use crate::exec::{Pause, Programs, Said, Task, Waiting};
 use crate::host::{architecture, command_line, virtualization};
+use crate::modules::ModuleDb;
 use crate::net::LinkFiles;
 use crate::probe::Probe;
 use crate::rules::rule::Constant;
@@ -85,6 +86,17 @@ impl Machine {
     #[must_use]
     pub fn writing(self) -> Self {
         Self { writes: true, ..self }
+    }
+
+    /// With the hardware database and modprobe.d of this root, and nodes in `dev`.
+    #[must_use]
+    pub fn below(self, root: &Path, dev: &Path) -> Self {
+        Self { kit: Kit::below(root, dev), ..self }
+    }
+
+    /// Looks anew at what was read once, after a reload; `modules` are those that there are now.
+    pub fn refresh(&self, modules: &Arc<ModuleDb>) {
+        self.kit.refresh(modules);
     }
 
     /// With another command line than the kernel was given.

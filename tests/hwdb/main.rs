@@ -9,11 +9,17 @@
 )]
 
 mod answers;
+mod builtin;
 mod hostile;
 #[path = "../hwdb_bytes/mod.rs"]
 #[expect(unreachable_pub, reason = "the fuzzer uses it as well")]
 mod hwdb_bytes;
 mod modaliases;
+#[path = "../namespaces/mod.rs"]
+mod namespaces;
+#[path = "../rules/peer.rs"]
+#[expect(dead_code, reason = "its daemon is for rules")]
+mod peer;
 #[path = "../live/random.rs"]
 mod random;
 mod sources;
@@ -22,7 +28,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Whether systemd's tool is there.
-fn peer() -> bool {
+fn is_there() -> bool {
     let there = Command::new("systemd-hwdb").arg("--version").output();
     let there = there.is_ok_and(|output| output.stdout.starts_with(b"systemd 25"));
     if !there {

@@ -15,7 +15,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
@@ -46,7 +46,7 @@ pub type Pair = (Vec<u8>, Vec<u8>);
 #[derive(Clone, Debug)]
 pub struct Hwdb {
     root: PathBuf,
-    opened: RefCell<Option<Rc<Opened>>>,
+    opened: RefCell<Option<Arc<Opened>>>,
     looked: Cell<Option<Instant>>,
 }
 
@@ -106,7 +106,7 @@ impl Hwdb {
         OpenError::Damaged(path.to_owned(), damage)
     }
 
-    fn current(&self) -> Result<Rc<Opened>, OpenError> {
+    fn current(&self) -> Result<Arc<Opened>, OpenError> {
         let fresh = self.looked.get().is_some_and(|looked| looked.elapsed() < TRUST);
         if let Some(opened) = self.opened.borrow().as_ref().filter(|_| fresh) {
             return Ok(opened.clone());
@@ -115,7 +115,7 @@ impl Hwdb {
         let (path, meta) = self.newest()?;
         let opened = match old.filter(|old| old.is(&path, &meta)) {
             Some(old) => old,
-            None => Rc::new(Opened::open(&path).map_err(|error| OpenError::File(path, error))?),
+            None => Arc::new(Opened::open(&path).map_err(|error| OpenError::File(path, error))?),
         };
         self.opened.replace(Some(opened.clone()));
         self.looked.set(Some(Instant::now()));
