@@ -158,6 +158,12 @@ impl Kit {
         }
     }
 
+    /// One that has disks read by this probe.
+    #[must_use]
+    pub fn probing(self, probe: Probe) -> Self {
+        Self { probe, ..self }
+    }
+
     /// Looks anew at what builtins read once: the hardware database and modprobe.d; `modules` are those
     /// that there are now.
     pub fn refresh(&self, modules: &Arc<ModuleDb>) {

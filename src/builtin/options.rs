@@ -13,15 +13,15 @@ pub(super) struct Known {
 /// its value, is left out, and so is what is no option.
 ///
 /// A long name can be cut short while it is the only one that begins so.
-pub(super) fn options(words: &[Vec<u8>], known: &[Known]) -> Vec<(u8, Option<Vec<u8>>)> {
+pub(super) fn options(words: &[Vec<u8>], known: &[Known]) -> Vec<Given> {
     separated(words, known).0
 }
 
+/// An option by its short name, and its value.
+pub(super) type Given = (u8, Option<Vec<u8>>);
+
 /// The options, and the words that are none.
-pub(super) fn separated<'a>(
-    words: &'a [Vec<u8>],
-    known: &[Known],
-) -> (Vec<(u8, Option<Vec<u8>>)>, Vec<&'a [u8]>) {
+pub(super) fn separated<'a>(words: &'a [Vec<u8>], known: &[Known]) -> (Vec<Given>, Vec<&'a [u8]>) {
     let (mut found, mut others) = (Vec::new(), Vec::new());
     let mut words = words.iter().map(Vec::as_slice);
     while let Some(word) = words.next().filter(|word| *word != b"--") {

@@ -69,9 +69,8 @@ impl Machine {
 
     /// It reads disks in another way.
     #[must_use]
-    pub fn probing(mut self, probe: Probe) -> Self {
-        self.kit.probe = probe;
-        self
+    pub fn probing(self, probe: Probe) -> Self {
+        Self { kit: self.kit.probing(probe), ..self }
     }
 
     /// Who is told when it waits for a program, a disk or a module.

@@ -17,6 +17,5 @@ use mapdev::probe::Probe;
 
 /// With the probe that was built with this test.
 pub(crate) fn kit(limit: Duration) -> Kit {
-    let probe = Probe::new(env!("CARGO_BIN_EXE_mapdev-probe"), "/dev", limit);
-    Kit { probe, ..Kit::default() }
+    Kit::default().probing(Probe::new(env!("CARGO_BIN_EXE_mapdev-probe"), "/dev", limit))
 }

@@ -90,7 +90,7 @@ fn without_a_probe_the_builtin_fails() {
         let disk = Attached::new(&image);
         for program in ["/nonexistent/mapdev-probe", "/bin/true"] {
             let probe = Probe::new(program, "/dev", Duration::from_secs(20));
-            let kit = Kit { probe, ..Kit::default() };
+            let kit = Kit::default().probing(probe);
             assert_eq!(ask(&kit, &disk.name), Ran::Failed, "{program}");
         }
     });
