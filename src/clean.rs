@@ -24,6 +24,30 @@ pub fn replace_unsafe(text: &mut [u8], allowed: &[u8]) {
     }
 }
 
+/// As [`replace_unsafe`], but each unsafe byte, and each backslash, becomes `\\xNN`; what does not fit in
+/// `limit` is cut off.
+#[must_use]
+pub fn encode(text: &[u8], limit: usize) -> Vec<u8> {
+    let mut encoded = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(byte) = text.get(at).copied() {
+        let length = multibyte(&text[at..]).unwrap_or(1);
+        let escaped;
+        let piece = if length > 1 || byte.is_ascii_alphanumeric() || b"#+-.:=@_".contains(&byte) {
+            &text[at..at + length]
+        } else {
+            escaped = format!("\\x{byte:02x}");
+            escaped.as_bytes()
+        };
+        if encoded.len() + piece.len() > limit {
+            break;
+        }
+        encoded.extend_from_slice(piece);
+        at += length;
+    }
+    encoded
+}
+
 /// The length of a character that begins here, if it has several bytes.
 fn multibyte(text: &[u8]) -> Option<usize> {
     let head = &text[..text.len().min(4)];
@@ -105,6 +129,13 @@ mod tests {
         assert_eq!(cleaned(b"\\x20 \\y", b""), "\\\\x20__y");
         assert_eq!(cleaned("ä\u{80}".as_bytes(), b""), "\\xc3\\xa4\\xc2\\x80");
         assert_eq!(cleaned(b"\xff\xc3", b""), "__");
+    }
+
+    #[test]
+    fn encoding_keeps_what_is_safe_and_can_be_undone() {
+        assert_eq!(encode(b"a b\\\xff", 99), br"a\x20b\x5c\xff");
+        assert_eq!(encode("ä/".as_bytes(), 99), "ä\\x2f".as_bytes());
+        assert_eq!(encode(b"  ", 7), br"\x20");
     }
 
     #[test]

@@ -6,17 +6,24 @@
 mod blkid;
 mod btrfs;
 mod hwdb;
+mod input_id;
 mod ioctl;
 pub mod keyboard;
 mod kmod;
 mod net_driver;
+pub mod net_id;
 mod net_setup_link;
+mod number;
 mod options;
+mod path_id;
 pub mod uaccess;
+mod usb_id;
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use net_id::scheme::Scheme;
 
 use crate::clean::is_blank;
 use crate::device::Device;
@@ -136,6 +143,8 @@ pub struct Kit {
     pub links: RefCell<Arc<LinkFiles>>,
     /// Whether anything may be changed, such as an interface's settings.
     pub changes: Cell<bool>,
+    /// By which rules network interfaces are named.
+    pub scheme: Scheme,
 }
 
 impl Default for Kit {
@@ -155,6 +164,7 @@ impl Kit {
             probe: Probe::default(),
             links: RefCell::default(),
             changes: Cell::default(),
+            scheme: Scheme::default(),
         }
     }
 
@@ -183,6 +193,12 @@ impl Kit {
         self.changes.set(allowed);
     }
 
+    /// One that has the kernel's command line.
+    #[must_use]
+    pub fn with_command_line(self, line: &[u8]) -> Self {
+        Self { scheme: Scheme::of_machine(line), ..self }
+    }
+
     fn links(&self) -> Arc<LinkFiles> {
         self.links.borrow().clone()
     }
@@ -198,12 +214,16 @@ impl Kit {
             Builtin::Keyboard => keyboard::run(changes.then_some(&*self.dev), call),
             Builtin::Kmod => kmod::run(changes.then_some(&self.modules), call),
             Builtin::NetDriver => net_driver::run(call),
-            Builtin::InputId
-            | Builtin::NetId
-            | Builtin::PathId
-            | Builtin::UsbId
-            | Builtin::Uaccess => Ran::Skipped,
+            Builtin::Uaccess => Ran::Skipped,
+            Builtin::InputId => Ran::Done(input_id::input_id(call)),
+            Builtin::NetId => done(net_id::net_id(call, self.scheme, &self.hwdb)),
             Builtin::NetSetupLink => net_setup_link::run(self, call),
+            Builtin::PathId => done(path_id::path_id(call)),
+            Builtin::UsbId => done(usb_id::usb_id(call)),
         }
     }
+}
+
+fn done(pairs: Option<Vec<Pair>>) -> Ran<Vec<Pair>> {
+    pairs.map_or(Ran::Failed, Ran::Done)
 }

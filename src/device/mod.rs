@@ -3,6 +3,7 @@
 //! A [`Device`] joins the kernel's message with sysfs. An attribute is read when somebody asks for
 //! it, and once an event.
 
+mod family;
 pub mod hwdb;
 mod lookup;
 pub mod record;
@@ -224,6 +225,12 @@ impl Device {
         let value = self.sysfs.attribute(self.uevent.devpath(), name);
         self.attributes.borrow_mut().insert(name.into(), value.clone());
         value
+    }
+
+    /// The first `limit` bytes of a binary attribute, as they are; `None` if it cannot be read.
+    #[must_use]
+    pub fn bytes(&self, name: &[u8], limit: u64) -> Option<Vec<u8>> {
+        self.sysfs.bytes(self.uevent.devpath(), name, limit)
     }
 }
 

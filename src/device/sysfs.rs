@@ -79,6 +79,17 @@ impl Sysfs {
         Some(value.into())
     }
 
+    /// The first `limit` bytes of a binary attribute such as `descriptors`.
+    #[must_use]
+    pub fn bytes(&self, devpath: &[u8], name: &[u8], limit: u64) -> Option<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let path = self.syspath(devpath).join(OsStr::from_bytes(name));
+        let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+        let mut value = Vec::new();
+        file.take(limit).read_to_end(&mut value).ok()?;
+        Some(value)
+    }
+
     fn read(&self, path: &Path) -> Option<Vec<u8>> {
         let mut value = Vec::new();
         File::open(path).ok()?.take(ATTRIBUTE_MAX).read_to_end(&mut value).ok()?;

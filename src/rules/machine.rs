@@ -47,11 +47,12 @@ impl Machine {
     /// `records` is where other devices' records are looked up.
     #[must_use]
     pub fn new(records: Records) -> Self {
-        let kit = Kit::default();
+        let command_line = command_line();
+        let kit = Kit::default().with_command_line(&command_line);
         Self {
             records,
             kit,
-            command_line: command_line(),
+            command_line,
             virtualization: virtualization(),
             programs: None,
             pause: None,
@@ -90,7 +91,7 @@ impl Machine {
     /// With the hardware database and modprobe.d of this root, and nodes in `dev`.
     #[must_use]
     pub fn below(self, root: &Path, dev: &Path) -> Self {
-        Self { kit: Kit::below(root, dev), ..self }
+        Self { kit: Kit::below(root, dev).with_command_line(&self.command_line), ..self }
     }
 
     /// Looks anew at what was read once, after a reload; `modules` are those that there are now.
@@ -101,7 +102,7 @@ impl Machine {
     /// With another command line than the kernel was given.
     #[must_use]
     pub fn with_command_line(self, line: &[u8]) -> Self {
-        Self { command_line: line.to_vec(), ..self }
+        Self { kit: self.kit.with_command_line(line), command_line: line.to_vec(), ..self }
     }
 
     /// Goes on with other `.link` files.

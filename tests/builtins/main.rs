@@ -1,0 +1,16 @@
+//! Builtins, asked by us and by the installed udevadm on devices of other machines.
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test prints what was found, and has failed when it cannot go on"
+)]
+
+mod ask;
+mod generate;
+#[path = "../namespaces/mod.rs"]
+mod namespaces;
+#[path = "../live/random.rs"]
+mod random;
+mod random_trees;
+mod recording;
+mod recordings;
