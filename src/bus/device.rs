@@ -9,7 +9,7 @@ use super::errors::{Kind, Refusal};
 use super::{Accounts, World};
 use crate::dispatch::command::{Change, Command, Terms};
 use crate::dispatch::known::Known;
-use crate::rules::decision::{Attribute, Decision, Source, Step};
+use crate::rules::decision::{Attribute, Decision, Source, Step, written};
 
 /// A user's or group's name, in bytes: LOGIN_NAME_MAX.
 const ACCOUNT_MAX: usize = 256;
@@ -63,6 +63,7 @@ pub(super) fn values(device: &Known, accounts: &dyn Accounts) -> Values {
         ("ModuleState", Variant::from(state.to_owned())),
         ("Initialized", Variant::from(record.initialized_usec.is_some())),
         ("Origin", Variant::from(device.origin().to_owned())),
+        ("ChangedBy", Variant::from(device.changed_by().unwrap_or_default())),
     ])
 }
 
@@ -161,7 +162,27 @@ fn properties(call: &Call, device: &Known) -> Result<Answer, Refusal> {
 
 fn explain(call: &Call, device: &Known) -> Result<Answer, Refusal> {
     let body = call.message.body();
-    call.reply(&(rows(&device.decision, call.arguments(&body)?)?,))
+    let attribute = call.arguments(&body)?;
+    let mut rows = rows(&device.decision, attribute)?;
+    rows.extend(in_kernel(device, attribute));
+    call.reply(&(rows,))
+}
+
+/// What somebody made of an attribute in the kernel, if it is not what was decided.
+fn in_kernel(device: &Known, attribute: &str) -> Option<Row> {
+    let by = device.changed_by()?;
+    let attribute = Attribute::from_name(attribute)?;
+    let is = match attribute {
+        Attribute::Owner => device.permissions.uid,
+        Attribute::Group => device.permissions.gid,
+        Attribute::Mode => device.permissions.mode,
+        Attribute::Link | Attribute::Tag | Attribute::Property => return None,
+    };
+    let decided = device.decision.value(attribute);
+    let shown = |value| written(attribute, value);
+    let old = decided.map(shown).unwrap_or_default();
+    let row = || ("kernel".to_owned(), by, 0, 0, "=".to_owned(), old, shown(is));
+    (decided != Some(is)).then(row)
 }
 
 /// Who had a say about an attribute.

@@ -171,6 +171,7 @@ pub const INTERFACES: &[Interface] = &[
             told("ModuleState", "s"),
             told("Initialized", "b"),
             told("Origin", "s"),
+            told("ChangedBy", "s"),
         ],
         signals: &[],
     },

@@ -9,7 +9,7 @@ use super::output::{Output, Tone};
 use super::session::{INSPECT, Session};
 use super::values::{self, Properties};
 
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "Node",
     "SysPath",
     "Subsystem",
@@ -23,6 +23,7 @@ const ORDER: [&str; 18] = [
     "Mode",
     "Acl",
     "Origin",
+    "ChangedBy",
     "Symlinks",
     "Tags",
     "Seat",

@@ -69,6 +69,9 @@ pub trait Device {
     fn explain(&self, attribute: &str) -> zbus::Result<Vec<Step>>;
 }
 
+/// One row of `List`: name, module, `char` or `block`, major, minor, loaded.
+pub type ServedName = (String, String, String, u32, u32, bool);
+
 /// One row of `Query`: module, `char` or `block`, major, minor, loaded.
 pub type Served = (String, String, u32, u32, bool);
 
@@ -79,6 +82,7 @@ pub type Served = (String, String, u32, u32, bool);
 )]
 pub trait Modules {
     fn query(&self, devname: &str) -> zbus::Result<Vec<Served>>;
+    fn list(&self) -> zbus::Result<Vec<ServedName>>;
     #[zbus(allow_interactive_auth)]
     fn load(&self, module: &str, options: Options<'_>) -> zbus::Result<()>;
     /// As a device's, for a name that is there before its device.

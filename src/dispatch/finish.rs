@@ -84,7 +84,8 @@ impl Dispatch {
         problems: &mut Vec<String>,
     ) -> Option<(End, Vec<Run>)> {
         match outcome {
-            Outcome::Settled { known, failed, run } => {
+            Outcome::Settled { mut known, failed, run } => {
+                self.as_in_kernel(&mut known);
                 let known = Arc::new(*known);
                 self.end_stale_grants(&known, job.grants.as_deref(), problems);
                 let old = self.table.insert(known.clone());

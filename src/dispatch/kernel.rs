@@ -12,9 +12,11 @@ use super::Dispatch;
 use super::command::Notice;
 use super::known::{KernelHand, Known};
 use crate::config::{Config, Mode};
+use crate::map::Kind;
 use crate::map::serve::KernelChange;
 use crate::map::shim::{Events, Shim, Told};
 use crate::nodes::Permissions;
+use crate::uevent::Devnum;
 
 /// The control device's name; its uevent says that the module was loaded.
 const DEVNAME: &[u8] = b"mapdev";
@@ -114,5 +116,29 @@ impl Dispatch {
         let device = Arc::new(changed);
         self.table.insert(device.clone());
         self.teller.notify(Notice::Changed { device });
+    }
+
+    /// Where `/dev` is the map, a node's owner and mode are what it has by now: what the worker left, or
+    /// what somebody made of it since. Who did so is remembered as long as they are so.
+    pub(super) fn as_in_kernel(&self, known: &mut Known) {
+        if !self.publisher.is_served() {
+            return;
+        }
+        let now = known.devname().zip(known.devnum()).and_then(|(name, devnum)| {
+            let now = self.publisher.map().now(name)?;
+            let wanted = match now.kind {
+                Kind::Char { major, minor } => Devnum { block: false, major, minor },
+                Kind::Block { major, minor } => Devnum { block: true, major, minor },
+                Kind::Link { .. } | Kind::Pending { .. } => return None,
+            };
+            (wanted == devnum && self.publisher.made_in().is_none()).then_some(now)
+        });
+        if let Some(now) = now {
+            known.permissions = Permissions { uid: now.uid, gid: now.gid, mode: now.mode };
+        }
+        let before = self.table.get(&known.id).filter(|before| {
+            before.instance == known.instance && before.permissions == known.permissions
+        });
+        known.by_kernel = before.and_then(|before| before.by_kernel);
     }
 }

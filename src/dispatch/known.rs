@@ -53,7 +53,7 @@ pub struct Known {
     pub record: Record,
     /// In shadow mode: where the machine's node differs from the decision.
     pub mismatches: Vec<Mismatch>,
-    /// Who changed owner or mode in the kernel since the last event.
+    /// Who changed owner or mode in the kernel, as long as they are so.
     pub by_kernel: Option<KernelHand>,
 }
 
@@ -129,6 +129,14 @@ impl Known {
     pub fn owned_properties(&self) -> Vec<Pair> {
         let all = self.properties().into_iter();
         all.map(|(key, value)| (key.to_vec(), value.into_owned())).collect()
+    }
+
+    /// Who changed owner, group or mode in the kernel after they were decided.
+    #[must_use]
+    pub fn changed_by(&self) -> Option<String> {
+        let KernelHand { process, user } = self.by_kernel?;
+        let user = user.map_or("somebody".to_owned(), |user| format!("uid {user}"));
+        Some(process.map_or(user.clone(), |process| format!("{user} (process {process})")))
     }
 
     /// Who decided the most recent of owner, group and mode: `kernel`, `rule`, `policy`, `runtime`.

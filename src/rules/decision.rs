@@ -299,7 +299,8 @@ fn joined<'a>(names: impl Iterator<Item = &'a [u8]>) -> String {
 }
 
 /// As people write it: modes in octal with a leading zero.
-fn written(attribute: Attribute, value: u32) -> String {
+#[must_use]
+pub fn written(attribute: Attribute, value: u32) -> String {
     if attribute == Attribute::Mode { format!("{value:04o}") } else { value.to_string() }
 }
 
