@@ -6,7 +6,7 @@ SECONDS ?= 60
 CARGO   ?= cargo
 GEN     := target/generated
 
-.PHONY: help run check check-kasan check-newest bench fuzz deb man generated install advisories clean
+.PHONY: help run vm check check-kasan check-newest bench fuzz deb man generated install advisories clean
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -14,6 +14,10 @@ help:
 #: make run         start mapdevd in shadow mode, with a bus of its own, and watch it decide
 run:
 	@scripts/run.sh
+
+#: make vm          a small virtual machine whose /dev is the map, with a shell on this terminal
+vm:
+	@scripts/vm.sh
 
 #: make check       all that CI runs: format, lints, docs, tests, licences, package, virtual machine
 check:
@@ -39,9 +43,10 @@ bench:
 fuzz:
 	@scripts/fuzz.sh $(SECONDS)
 
-#: make deb         the Debian package, in target/debian
+#: make deb         the Debian packages, the kernel module's for DKMS too, in target/debian
 deb: generated
 	@scripts/deb.sh
+	@scripts/dkms-deb.sh
 
 #: make man         man pages and shell completions, in target/generated
 man: generated

@@ -33,20 +33,23 @@ clippy() { cargo clippy --locked --all-targets -- -D warnings; }
 docs() { cargo doc --locked --no-deps --document-private-items; }
 tests() { MAPDEV_REQUIRE_KERNELS=1 MAPDEV_REQUIRE_UDEV=1 MAPDEV_REQUIRE_RULES=1 cargo test --locked --no-fail-fast; }
 deny() { target/tools/bin/cargo-deny --offline --locked check bans licenses sources; }
-shell() { shellcheck .ci/run scripts/*.sh tests/vm/*.sh packaging/debian/p*; }
+shell() { shellcheck .ci/run scripts/*.sh tests/*.sh tests/vm/*.sh packaging/debian/p* packaging/dkms/p*; }
 man() { mandoc -T lint -W warning packaging/man/*; }
 polkit() { scripts/polkit.sh; }
 units() { scripts/units.sh; }
 package() {
     make --no-print-directory deb
-    lintian --fail-on error --suppress-tags-from-file packaging/debian/lintian-suppressed target/debian/mapdev_*.deb
+    lintian --fail-on error --suppress-tags-from-file packaging/debian/lintian-suppressed target/debian/mapdev_*.deb target/debian/mapdevfs-dkms_*.deb
 }
+dkms() { tests/dkms.sh target/debian/mapdevfs-dkms_*.deb; }
 vm() {
     tests/vm/run.sh target/debian/mapdev_*.deb
     tests/vm/modules.sh target/release/mapdevctl
     tests/vm/shim.sh
     SHIM_COSTS=1 tests/vm/shim.sh
     tests/vm/names.sh target/release
+    tests/vm/dev.sh target/release
+    tests/vm/try.sh target/release
 }
 
 # while a step runs on a terminal: its time and the last line of its log
@@ -86,7 +89,7 @@ step() {
 
 mkdir -p $logs
 steps=("$@")
-[ $# -gt 0 ] || steps=(packages kernels rules tools format clippy docs tests deny shell man polkit units package vm)
+[ $# -gt 0 ] || steps=(packages kernels rules tools format clippy docs tests deny shell man polkit units package dkms vm)
 for name in "${steps[@]}"; do
     step "$name"
 done

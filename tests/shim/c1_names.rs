@@ -3,9 +3,11 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 
 use mapdev::map::{Kind, Node};
 
+use super::daemon::{Machine, sorted};
 use super::world::{World, absent, char_device, link, list, names, null};
 
 #[test]
@@ -129,4 +131,17 @@ fn a_directory_can_be_read_on_from_where_a_reader_was() {
             .map(|entry| entry.unwrap().file_name().to_owned());
         assert_eq!(rest.take().unwrap(), places[at + 1].0, "after entry {at}");
     }
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn c1_the_daemons_own_map_is_what_devtmpfs_has() {
+    let machine = Machine::new();
+    let _daemon = machine.start();
+    let wanted = sorted(Path::new("/dev"));
+    assert!(wanted.len() > 50, "{}", wanted.len());
+    assert_eq!(sorted(&machine.dev), wanted);
+    let link = fs::read_link(machine.path("char/1:3")).unwrap();
+    assert_eq!(link.to_str().unwrap(), "../null");
+    assert_eq!(machine.ask(&["status"])["shim_attached"], true);
 }

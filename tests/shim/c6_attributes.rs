@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mapdev::map::shim::Told;
 use mapdev::map::{Change, Lookup, MapReader, Node};
+use serde_json::Value;
 
+use super::daemon::{Machine, wait};
 use super::world::{EPERM, World, char_device, null};
 
 fn read(world: &World, name: &str) -> (u32, u32, u32) {
@@ -219,4 +221,27 @@ fn an_unprivileged_user_changes_nothing() {
     assert!(!refused.unwrap().success());
     let error = fs::remove_file(world.path("null")).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(EPERM), "root neither, a name of the map");
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn c6_a_chown_is_told_by_the_daemon_as_the_kernels() {
+    let machine = Machine::new();
+    let _daemon = machine.start();
+    chown(machine.path("tty1"), Some(1000), Some(5)).unwrap();
+    let info = || machine.ask(&["info", "tty1"]);
+    wait("the change", || info()["owner"] == 1000);
+    let told = info();
+    assert_eq!((&told["group"], &told["origin"]), (&Value::from(5), &Value::from("kernel")));
+    let by = format!("uid 0 (process {})", std::process::id());
+    assert_eq!(told["changed_by"], by);
+    // an event of the device decides it again; nobody decided its owner, which stays
+    fs::write("/sys/class/tty/tty1/uevent", "change").unwrap();
+    machine.ask(&["settle"]);
+    assert_eq!(info()["changed_by"], by, "as long as it is so");
+    let dump = machine.ask(&["map", "dump"]);
+    let row = dump.as_array().unwrap().iter().find(|row| row["path"] == "tty1").unwrap();
+    assert_eq!((&row["decided_by"], &row["changed_by"]), (&"kernel".into(), &by.into()));
+    let stat = fs::metadata(machine.path("tty1")).unwrap();
+    assert_eq!((stat.uid(), stat.gid()), (1000, 5));
 }

@@ -20,7 +20,7 @@ pub(crate) struct Daemon {
 
 /// The mount that the daemon takes for /dev, and a bus to ask it on.
 pub(crate) struct Machine {
-    dev: PathBuf,
+    pub(crate) dev: PathBuf,
     bus: Child,
     address: String,
     folder: tempfile::TempDir,
@@ -177,62 +177,12 @@ pub(crate) fn sorted(root: &Path) -> Vec<(PathBuf, u64, bool)> {
 }
 
 /// Whether a node has a number; its name may be there before and after.
-fn is_live(path: &Path) -> bool {
+pub(crate) fn is_live(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|stat| stat.rdev() != 0)
 }
 
 pub(crate) fn module(verb: &str, name: &str) {
     assert!(Command::new(format!("/sbin/{verb}")).arg(name).status().unwrap().success());
-}
-
-#[test]
-#[ignore = "in the virtual machine"]
-fn c1_the_daemons_own_map_is_what_devtmpfs_has() {
-    let machine = Machine::new();
-    let _daemon = machine.start();
-    let wanted = sorted(Path::new("/dev"));
-    assert!(wanted.len() > 50, "{}", wanted.len());
-    assert_eq!(sorted(&machine.dev), wanted);
-    let link = fs::read_link(machine.path("char/1:3")).unwrap();
-    assert_eq!(link.to_str().unwrap(), "../null");
-    assert_eq!(machine.ask(&["status"])["shim_attached"], true);
-}
-
-#[test]
-#[ignore = "in the virtual machine"]
-fn c2_a_name_comes_and_goes_with_its_device() {
-    let machine = Machine::new();
-    let _daemon = machine.start();
-    drop(Command::new("/sbin/rmmod").arg("mapdev_probe").stderr(Stdio::null()).status());
-    let path = machine.path("mapdev-probe");
-    for _ in 0..3 {
-        wait("its end", || !is_live(&path));
-        module("modprobe", "mapdev_probe");
-        wait("the node", || is_live(&path));
-        let number = fs::read_to_string("/sys/class/misc/mapdev-probe/dev").unwrap();
-        let stat = fs::metadata(&path).unwrap();
-        assert_eq!(number.trim(), format!("10:{}", rustix::fs::minor(stat.rdev())));
-        fs::File::open(&path).unwrap();
-        module("rmmod", "mapdev_probe");
-    }
-    wait("its end", || !is_live(&path));
-}
-
-#[test]
-#[ignore = "in the virtual machine"]
-fn c6_a_chown_is_told_by_the_daemon_as_the_kernels() {
-    let machine = Machine::new();
-    let _daemon = machine.start();
-    chown(machine.path("tty1"), Some(1000), Some(5)).unwrap();
-    let info = || machine.ask(&["info", "tty1"]);
-    wait("the change", || info()["owner"] == 1000);
-    let told = info();
-    assert_eq!((&told["group"], &told["origin"]), (&Value::from(5), &Value::from("kernel")));
-    // an event of the device decides it again; nobody decided its owner, which stays
-    fs::write("/sys/class/tty/tty1/uevent", "change").unwrap();
-    machine.ask(&["settle"]);
-    let stat = fs::metadata(machine.path("tty1")).unwrap();
-    assert_eq!((stat.uid(), stat.gid()), (1000, 5));
 }
 
 #[test]
@@ -284,25 +234,4 @@ fn mapdevctl_tells_of_the_module_and_mounts_it() {
     assert!(run(&["shim", "detach", place]).status.success());
     absent(fs::metadata(Path::new(place).join("null")));
     assert_eq!(run(&["shim", "detach", place]).status.code(), Some(1));
-}
-
-#[test]
-#[ignore = "in the virtual machine"]
-fn c5_what_was_before_the_daemon_is_replayed_with_owner_and_links() {
-    let machine = Machine::new();
-    let rule = "schema = 1\n[[rule]]\nid = \"probe\"\nmatch.devname = \"mapdev-probe\"\n\
-        set = { owner = \"user\", mode = \"0640\", symlink = { add = [\"probe/of/tests\"] } }\n";
-    machine.policy(rule);
-    module("modprobe", "mapdev_probe");
-    let _daemon = machine.start();
-    let stat = fs::metadata(machine.path("mapdev-probe")).unwrap();
-    assert_eq!((stat.uid(), stat.mode() & 0o777), (1000, 0o640));
-    let link = machine.path("probe/of/tests");
-    assert_eq!(fs::read_link(&link).unwrap().to_str().unwrap(), "../../mapdev-probe");
-    assert_eq!(fs::metadata(&link).unwrap().rdev(), stat.rdev());
-    module("rmmod", "mapdev_probe");
-    wait("its end", || !link.exists() && !machine.path("probe").exists());
-    module("modprobe", "mapdev_probe");
-    wait("the link", || link.exists());
-    module("rmmod", "mapdev_probe");
 }

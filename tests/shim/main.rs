@@ -3,7 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod c1_names;
+mod c2_changes;
+mod c3_builtin;
+mod c4_daemon;
 mod c4_loads;
+mod c5_replay;
 mod c6_attributes;
 mod costs;
 mod daemon;

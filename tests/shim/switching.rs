@@ -225,6 +225,28 @@ fn devices_come_and_go_on_either_side_of_a_switch() {
 
 #[test]
 #[ignore = "in the virtual machine"]
+fn dev_moves_to_another_root_and_the_next_daemon_goes_on_with_it() {
+    let machine = Machine::on_dev();
+    // as in an initramfs: no service manager, and the daemon ends before the root is switched
+    let daemon = machine.start_with(&["--mount-dev"]);
+    chown("/dev/tty1", Some(77), None).unwrap();
+    drop(daemon);
+    let root = tempfile::tempdir().unwrap();
+    let dev = root.path().join("dev");
+    fs::create_dir(&dev).unwrap();
+    rustix::mount::mount_move("/dev", &dev).unwrap();
+    assert!(shim::is_mounted_on(&dev) && !shim::is_mounted_on(Path::new("/dev")));
+    assert_eq!(fs::metadata(dev.join("tty1")).unwrap().uid(), 77, "served on");
+    rustix::mount::mount_move(&dev, "/dev").unwrap();
+    let _daemon = machine.start();
+    assert_eq!(fs::metadata("/dev/tty1").unwrap().uid(), 77);
+    assert_eq!(machine.ask(&["info", "tty1"])["owner"], 77);
+    detach();
+    assert_eq!(depth(), 1);
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
 fn what_cannot_be_carried_is_listed_and_nothing_is_switched() {
     let machine = Machine::on_dev();
     let daemon = machine.start();

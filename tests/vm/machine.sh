@@ -84,7 +84,7 @@ boot() {
         -serial "file:$console" -serial stdio </dev/null >"$work/lines" 2>"$work/qemu.err" &
     qemu_pid=$!
     # shows each line when it comes; ends with the machine
-    tail --pid=$qemu_pid -n +1 -f "$work/lines" | tr -d '\r'
+    tail --pid=$qemu_pid -n +1 -f "$work/lines" | stdbuf -o0 tr -d '\r'
     wait $qemu_pid || status=$?
     qemu_pid=''
     tr -d '\r' <"$work/lines" >"$tap"

@@ -1,0 +1,88 @@
+//! C4 with the real daemon: it knows names and numbers from modinfo and policy, the kernel asks for the
+//! module when somebody opens the name who may, and the daemon fills the number in.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use super::c4_loads::{is_loaded, open_as, unload};
+use super::daemon::{Machine, wait};
+use super::world::{absent, device};
+
+/// Name, module, minor number before the module is loaded (the major is 10), and what policy has to say
+/// beside the owner.
+const NAMES: [(&str, &str, u32, &str); 6] = [
+    ("net/tun", "tun", 200, ""),
+    ("loop-control", "loop", 237, ""),
+    ("uinput", "uinput", 223, ""),
+    // declares its name and no number
+    ("mapdev-probe", "mapdev_probe", 0, ""),
+    // declare nothing
+    ("zram0", "zram", 0, ", module = \"zram\""),
+    ("nvme-fabrics", "nvme_fabrics", 0, ", module = \"nvme-fabrics\""),
+];
+
+fn policy() -> String {
+    let mut text = "schema = 1\n".to_owned();
+    for (name, module, _, more) in NAMES {
+        text += &format!(
+            "[[rule]]\nid = \"{module}\"\nmatch.devname = \"{name}\"\n\
+             set = {{ owner = \"user\", mode = \"0600\"{more} }}\n"
+        );
+    }
+    text
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn c4_opening_a_name_loads_its_module_for_whom_policy_gave_it_to_and_nobody_else() {
+    let machine = Machine::new();
+    NAMES.iter().for_each(|(_, module, ..)| unload(module));
+    machine.policy(&policy());
+    let _daemon = machine.start();
+    let timeouts = device().stats().unwrap().timeouts;
+    for (name, module, minor, _) in NAMES {
+        let path = machine.path(name);
+        let stat = fs::metadata(&path).unwrap();
+        let rdev = if minor == 0 { 0 } else { rustix::fs::makedev(10, minor) };
+        assert_eq!((stat.rdev(), stat.uid(), stat.mode() & 0o777), (rdev, 1000, 0o600), "{name}");
+        assert!(!is_loaded(module), "{name}: stat loads nothing");
+        assert!(!open_as(path.clone(), 1001), "{name}: no permission");
+        assert!(!is_loaded(module), "{name}: no permission, no load");
+        let openers: Vec<_> = (0..4)
+            .map(|_| {
+                let path = path.clone();
+                std::thread::spawn(move || open_as(path, 1000))
+            })
+            .collect();
+        for opener in openers {
+            assert!(opener.join().unwrap(), "{name}");
+        }
+        assert!(is_loaded(module), "{name}");
+        assert!(!open_as(path.clone(), 1001), "{name}: still not his");
+        wait("the device", || {
+            machine.ask(&["settle"]);
+            machine.ask(&["info", name])["initialized"] == true
+        });
+        let stat = fs::metadata(&path).unwrap();
+        assert_eq!((stat.uid(), stat.mode() & 0o777), (1000, 0o600), "{name} keeps its owner");
+        assert_ne!(stat.rdev(), 0);
+    }
+    assert_eq!(device().stats().unwrap().timeouts, timeouts);
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn c4_a_name_without_autoload_is_not_there_before_its_device() {
+    let machine = Machine::new();
+    unload("uinput");
+    let rule = "schema = 1\n[[rule]]\nid = \"x\"\nmatch.devname = \"uinput\"\n\
+        set.autoload = false\n";
+    machine.policy(rule);
+    let _daemon = machine.start();
+    absent(fs::metadata(machine.path("uinput")));
+    assert!(!open_as(machine.path("uinput"), 0) && !is_loaded("uinput"));
+    super::daemon::module("modprobe", "uinput");
+    wait("its device", || fs::metadata(machine.path("uinput")).is_ok());
+    unload("uinput");
+    wait("its end", || fs::symlink_metadata(machine.path("uinput")).is_err());
+}
