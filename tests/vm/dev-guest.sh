@@ -94,7 +94,7 @@ check "4. lsblk" blocks
 crypt() {
     echo secret | cryptsetup open --type plain --cipher aes-xts-plain64 --key-size 256 --hash sha256 "$one" secret &&
         [ -b /dev/mapper/secret ] && dd if=/dev/zero of=/dev/mapper/secret bs=64k count=4 conv=fsync &&
-        ! cmp -n 4096 "$one" /dev/zero && cryptsetup status secret && cryptsetup close secret && [ ! -e /dev/mapper/secret ]
+        ! cmp -n 4096 "$one" /dev/zero && cryptsetup status secret && cryptsetup close secret && within test ! -e /dev/mapper/secret
 }
 check "5. cryptsetup opens and closes an encrypted disk" crypt
 raid() {
@@ -106,7 +106,7 @@ volumes() {
     local config=(--config 'devices{use_devicesfile=0} activation{udev_sync=0 udev_rules=0} backup{backup=0 archive=0}')
     vgcreate "${config[@]}" vg "$three" "$four" && lvcreate "${config[@]}" -y -Zn -L 8M -n lv vg && lvs "${config[@]}" &&
         [ -b /dev/vg/lv ] && dd if=/dev/zero of=/dev/vg/lv bs=64k count=4 conv=fsync &&
-        vgchange "${config[@]}" -an vg && [ ! -e /dev/vg/lv ]
+        vgchange "${config[@]}" -an vg && within test ! -e /dev/vg/lv
 }
 check "7. lvm makes, activates and deactivates a volume" volumes
 fuse_mount() {
