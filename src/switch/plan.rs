@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::survey::{Found, Survey, What};
 
 /// The largest file that is copied; one that is larger, open or linked twice is mounted.
-const COPY_MAX: u64 = 16 * 1024 * 1024;
+const COPY_MAX: u64 = 1024 * 1024;
 
 /// How the name of a link or node ends that the daemon has not put at its place yet.
 const UNFINISHED: &[u8] = b".#new";

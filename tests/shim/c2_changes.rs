@@ -4,9 +4,20 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::c4_loads::{is_loaded, unload};
+use super::c4_loads::{is_loaded, open_as, unload};
 use super::daemon::{Machine, is_live, module, wait};
 use super::world::absent;
+
+const POLICY: &str = r#"schema = 1
+[[rule]]
+id = "probe"
+match.devname = "mapdev-probe"
+set = { owner = "user", mode = "0600" }
+[[rule]]
+id = "zram"
+match.devname = "zram0"
+set = { owner = "user", mode = "0600", module = "zram" }
+"#;
 
 /// The file of a module of the running kernel.
 fn module_file(name: &str) -> PathBuf {
@@ -51,4 +62,25 @@ fn c2_a_name_comes_and_goes_with_its_device() {
         module("rmmod", "mapdev_probe");
     }
     wait("its end", || !is_live(&path));
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn c2_a_name_outlives_its_device_and_comes_from_policy_at_once() {
+    let machine = Machine::new();
+    machine.policy(POLICY);
+    unload("mapdev_probe");
+    unload("zram");
+    let _daemon = machine.start();
+    assert!(open_as(machine.path("mapdev-probe"), 1000));
+    machine.ask(&["settle"]);
+    assert_ne!(fs::metadata(machine.path("mapdev-probe")).unwrap().rdev(), 0);
+    unload("mapdev_probe");
+    machine.ask(&["settle"]);
+    let stat = fs::metadata(machine.path("mapdev-probe")).unwrap();
+    assert_eq!((stat.rdev(), stat.uid()), (0, 1000), "without a number again");
+    machine.policy(&POLICY.replace("zram0", "zram7"));
+    machine.ask(&["reload"]);
+    assert!(fs::metadata(machine.path("zram0")).is_err());
+    assert!(fs::metadata(machine.path("zram7")).is_ok());
 }

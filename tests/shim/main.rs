@@ -14,7 +14,6 @@ mod daemon;
 mod hostile;
 mod kept;
 mod limits;
-mod names;
 mod publishing;
 mod stress;
 mod switching;
