@@ -1,19 +1,31 @@
 //! Stage 7: the RUN list of an event in, done in order when the record is written. What comes of it changes
 //! nothing; what goes wrong is told.
 
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use tracing::debug;
 
-use crate::builtin::{Call, Pair, Ran};
+use crate::builtin::uaccess::{self, Access};
+use crate::builtin::{Builtin, Call, Pair, Ran};
 use crate::clean::words;
 use crate::device::Device;
 use crate::exec::Outcome;
+use crate::nodes::acl;
+use crate::nodes::devtmpfs::Node;
 use crate::rules::decision::Run;
 use crate::rules::import::environment;
 use crate::rules::machine::Machine;
 use crate::rules::world::World;
+
+/// Where builtins find what they decide by, and what they decide about.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub dev: PathBuf,
+    /// logind's description of seats.
+    pub seats: PathBuf,
+}
 
 /// Runs what an event wants run, one after the other, in what is left of the event's time. Programs get
 /// `properties`, and what builtins before them found; each program waits for `delay` first.
@@ -23,6 +35,7 @@ pub fn run(
     device: &Device,
     mut properties: Vec<Pair>,
     machine: &Machine,
+    place: &Place,
     delay: Duration,
 ) -> Vec<String> {
     let mut problems = Vec::new();
@@ -32,6 +45,11 @@ pub fn run(
         let words = words(command);
         if let Some(builtin) = *builtin {
             let call = Call { device, properties: &properties, words: &words };
+            if builtin == Builtin::Uaccess {
+                let failed = give_access(&call, place).err();
+                problems.extend(failed.map(|what| format!("{source}: `{shown}`: {what}")));
+                continue;
+            }
             match machine.builtin(builtin, &call) {
                 Ran::Done(found) | Ran::Broken(found) => {
                     found.into_iter().for_each(|pair| put(&mut properties, pair));
@@ -56,6 +74,21 @@ pub fn run(
         }
     }
     problems
+}
+
+/// Gives the node to the user who sits at its seat.
+fn give_access(call: &Call<'_>, place: &Place) -> Result<(), String> {
+    let user = match uaccess::access(call, &place.seats) {
+        Access::Undecided => return Ok(()),
+        Access::Nobody => None,
+        Access::User(user) => Some(user),
+    };
+    let Some((name, number)) = call.device.devname().zip(call.device.devnum()) else {
+        return Ok(());
+    };
+    let node = Node::find(&place.dev, name, number).map_err(|error| error.to_string())?;
+    let given = node.map_or(Ok(()), |node| acl::grant(&node, user));
+    given.map_err(|error| format!("/dev/{}: cannot give access: {error}", name.escape_ascii()))
 }
 
 fn put(properties: &mut Vec<Pair>, pair: Pair) {

@@ -52,6 +52,10 @@ impl Dispatch {
     fn finish_job(&mut self, done: Done) {
         self.workers.one_is_done(&done);
         let Done { id, mut job, outcome, mut problems, .. } = done;
+        if matches!(outcome, Outcome::Busy) {
+            self.block(job);
+            return;
+        }
         let change = self.take_change(job.order);
         let effect = change.is_some().then(|| effect(&job, &outcome, &problems));
         let end = self.publish(&id, &job, outcome, &mut problems);
@@ -68,9 +72,15 @@ impl Dispatch {
                 self.chores.push_back(job);
             }
             end => {
-                let problem = end.and_then(|(end, _)| self.tell(&job, &end));
-                log(&job, problem);
-                self.over(job);
+                self.watch_again(&id, &job, end.as_ref().map(|(end, _)| end));
+                let problem = match job.leaves_it() {
+                    true => {
+                        self.meet_again(&job);
+                        None
+                    }
+                    false => end.and_then(|(end, _)| self.tell(&job, &end)),
+                };
+                self.over_without(job, problem);
             }
         }
     }
@@ -104,7 +114,7 @@ impl Dispatch {
                 Some((End::Removed { old, told }, run))
             }
             Outcome::Ran(end) => Some((end, Vec::new())),
-            Outcome::Gone => {
+            Outcome::Gone | Outcome::Busy => {
                 debug!("{id}: gone before it was looked at");
                 None
             }
@@ -126,7 +136,32 @@ impl Dispatch {
         }
     }
 
-    /// All of the event is done.
+    /// What was done is done: from now on a writer's close counts again.
+    fn watch_again(&mut self, id: &DeviceId, job: &Job, end: Option<&End>) {
+        if job.leaves_it() {
+            self.leave_watch(id);
+            return;
+        }
+        self.met(id);
+        match end {
+            Some(End::Settled { known, failed: None }) => {
+                self.watch(&known.clone(), job.uevent.origin == Origin::Coldplug);
+            }
+            Some(End::Settled { failed: Some(_), .. } | End::Removed { .. }) => self.end_watch(id),
+            // of a device that was not looked at, nothing is new
+            None => match self.table.get(id).cloned() {
+                Some(known) => self.watch(&known, false),
+                None => self.end_watch(id),
+            },
+        }
+    }
+
+    /// All of the event is done, but for what is said here.
+    pub(super) fn over_without(&mut self, job: Job, problems: impl IntoIterator<Item = String>) {
+        log(&job, problems);
+        self.over(job);
+    }
+
     fn over(&mut self, job: Job) {
         if job.uevent.origin == Origin::Kernel {
             self.handled += 1;
@@ -226,7 +261,9 @@ fn effect(job: &Job, outcome: &Outcome, problems: &[String]) -> Result<(), Chang
         job.grants.as_deref().is_some_and(|grants| grants.instance != known.instance)
     };
     match outcome {
-        Outcome::Removed { .. } | Outcome::Gone | Outcome::Ran(_) => Err(ChangeError::NoSuchDevice),
+        Outcome::Removed { .. } | Outcome::Gone | Outcome::Ran(_) | Outcome::Busy => {
+            Err(ChangeError::NoSuchDevice)
+        }
         Outcome::Settled { known, .. } if other(known) => Err(ChangeError::NoSuchDevice),
         Outcome::Settled { .. } if problems.is_empty() => Ok(()),
         Outcome::Settled { .. } => Err(ChangeError::Failed(problems.join("; "))),

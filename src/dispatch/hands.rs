@@ -13,6 +13,7 @@ use super::decide::{adopted, carry, spoken, take_back, to_apply};
 use super::known::{Known, Told};
 use super::worker::{Book, Job, Outcome};
 use crate::builtin::Pair;
+use crate::builtin::uaccess::SEATS;
 use crate::config::{Config, Mode};
 use crate::device::record::{Record, Records};
 use crate::device::{Device, Sysfs};
@@ -44,6 +45,7 @@ pub(super) struct Hands {
     /// By which builtins last looked at what they read once.
     book: RefCell<Option<Arc<Book>>>,
     pub(super) active: bool,
+    place: run::Place,
     exec_delay: Duration,
 }
 
@@ -74,6 +76,7 @@ impl Hands {
             plans: RefCell::default(),
             book: RefCell::default(),
             active,
+            place: run::Place { dev: config.dev.clone(), seats: config.below_root(SEATS) },
             exec_delay: config.exec_delay,
         })
     }
@@ -114,7 +117,7 @@ impl Hands {
         self.machine.set_links(&job.book.links);
         self.machine.begin(job.begun, false);
         let device = Device::new(self.sysfs.clone(), job.uevent.clone());
-        run::run(list, &device, properties, &self.machine, self.exec_delay)
+        run::run(list, &device, properties, &self.machine, &self.place, self.exec_delay)
     }
 
     /// A successor may have the node already, and an event of this device that was handled late may
@@ -235,7 +238,11 @@ impl Hands {
         if let Some(before) = before.filter(|_| job.uevent.origin == Origin::Policy) {
             return Said { decision: before.said.clone(), spoken: Vec::new(), failed: None };
         }
-        let mut said = match self.decide(device, job, old, repeated, problems) {
+        let decided = match job.leaves_it() {
+            true => Err(Box::default()),
+            false => self.decide(device, job, old, repeated, problems),
+        };
+        let mut said = match decided {
             Ok((said, _)) => said,
             Err(failed) => {
                 let decision = match before {
@@ -271,7 +278,8 @@ impl Hands {
         self.machine.set_links(&job.book.links);
         self.machine.begin(job.begun, repeated);
         let kernel = rules::decide(device);
-        let mut event = Event::new(device, &self.machine, &book.names, old, kernel);
+        let old = old.map(Record::as_read);
+        let mut event = Event::new(device, &self.machine, &book.names, old.as_deref(), kernel);
         let plan = self.plans.borrow_mut().of(book.generation, &book.rules, device);
         let ended = book.rules.apply_plan(&plan, &mut event);
         // most events are told by what is known of the device

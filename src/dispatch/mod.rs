@@ -5,6 +5,8 @@
 //! worker has answered.
 
 mod answer;
+mod blocked;
+mod closed;
 pub mod command;
 mod decide;
 mod finish;
@@ -43,6 +45,8 @@ use crate::policy::grants::Grants;
 use crate::queue::{Keys, Limits, Merge, Pushed, Queue};
 use crate::uevent::socket::KernelSocket;
 use crate::uevent::{Action, Origin, Uevent};
+use blocked::Blocked;
+use closed::Watching;
 use command::{COMMANDS_MAX, ChangeError, Command};
 use kernel::KernelEvents;
 pub use kernel::shim;
@@ -106,6 +110,8 @@ pub struct Dispatch {
     chores: VecDeque<Job>,
     table: Table,
     publisher: Publisher,
+    watching: Watching,
+    blocked: Blocked,
     kernel: KernelEvents,
     place: Place,
     teller: Teller,
@@ -175,6 +181,8 @@ impl Dispatch {
             chores: VecDeque::new(),
             table: Table::default(),
             publisher,
+            watching: Watching::new(&config),
+            blocked: Blocked::default(),
             kernel: None,
             place: Place::new(&config),
             teller: Teller::new(config.mode == Mode::Active, notices)?,
@@ -235,6 +243,8 @@ impl Dispatch {
                 () = sweep::doubted(self.doubt_until) => self.end_doubt(),
                 devpath = tell::overheard(&mut self.rival), if hearing => self.compare_at(&devpath?),
                 () = place::mounts_changed(&mut self.place) => self.look_at_place(),
+                seen = self.watching.next() => self.seen(seen),
+                () = self.blocked.due() => self.try_blocked(),
                 told = kernel::told(&mut self.kernel) => self.kernel_told(told),
                 _ = stop.changed(), if !stopping => {}
             }
@@ -248,6 +258,7 @@ impl Dispatch {
     /// Stage 2: the event waits for all that concerns its device. Returns its place in the order.
     fn take(&mut self, uevent: Uevent) -> u64 {
         let id = DeviceId::of(&uevent);
+        self.blocked.heard(&uevent);
         let order = self.taken;
         self.taken += 1;
         self.open.insert(order);
@@ -297,12 +308,13 @@ impl Dispatch {
         }
         while self.workers.has_room() {
             let Some((ticket, pending)) = self.queue.next() else { return };
+            self.pause_watch(&pending.id);
             let known = self.table.get(&pending.id).cloned();
             let grants = self.grants.of(&pending.id).cloned();
             let Pending { uevent, order, heard, .. } = pending;
             let book = self.book.clone();
             let compare = self.rival.is_none() || uevent.origin != Origin::Kernel;
-            let (begun, chore) = (heard, None);
+            let (begun, chore, lock, blocked) = (heard, None, None, None);
             self.give(Job {
                 ticket,
                 uevent,
@@ -314,6 +326,8 @@ impl Dispatch {
                 compare,
                 begun,
                 chore,
+                lock,
+                blocked,
             });
         }
     }

@@ -4,13 +4,15 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::hands::Hands;
 use super::known::Known;
+use super::worker::Job;
 use crate::device::Device;
 use crate::device::record::Record;
 use crate::nodes::devtmpfs::{KERNEL_DEFAULT, Node, decided};
+use crate::nodes::disk::{self, Locking};
 use crate::nodes::{Mismatch, Permissions};
 use crate::rules;
 use crate::rules::decision::{Decision, Link};
-use crate::uevent::Action;
+use crate::uevent::{Action, Origin};
 
 impl Hands {
     /// Whether the node is as the kernel made it.
@@ -19,6 +21,21 @@ impl Hands {
         let node = node.and_then(|(name, number)| Node::find(&self.dev, name, number).ok()?);
         let made = decided(&rules::decide(device), KERNEL_DEFAULT);
         node.is_some_and(|node| node.permissions() == made)
+    }
+
+    /// Locks the disk of an event, so that nobody changes it while it is looked at. What the kernel has
+    /// removed is not locked, nor is a disk whose owner alone is changed.
+    pub(super) fn lock(&self, job: &Job, problems: &mut Vec<String>) -> Locking {
+        let uevent = &job.uevent;
+        let looked_at = uevent.action() != Action::Remove && uevent.origin != Origin::Policy;
+        if !self.active || !looked_at || uevent.subsystem() != b"block" {
+            return Locking::None;
+        }
+        let device = Device::new(self.sysfs.clone(), uevent.clone());
+        disk::lock(&device, &self.dev).unwrap_or_else(|error| {
+            problems.push(format!("cannot lock the disk: {error}"));
+            Locking::None
+        })
     }
 
     /// Settles the node in active mode; in shadow mode says where it differs.

@@ -235,6 +235,7 @@ impl Dispatch {
             let problems = self.publisher.give_up(&id, &self.table);
             problems.into_iter().for_each(|problem| warn!("{id}: {problem}"));
         }
+        self.watching.forget_left();
         let problems = self.publisher.sweep(&self.table);
         problems.into_iter().for_each(|problem| warn!("{problem}"));
     }

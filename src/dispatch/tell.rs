@@ -79,6 +79,11 @@ impl Teller {
         problem
     }
 
+    /// Tells of an event that came to nothing.
+    pub(super) fn failed(&self, uevent: &Uevent, told: &Told) -> Option<String> {
+        self.announce_told(uevent, told)
+    }
+
     fn announce(&self, uevent: &Uevent, known: &Known) -> Option<String> {
         let announcer = self.announcer.as_ref()?;
         let properties = known.properties();

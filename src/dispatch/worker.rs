@@ -20,6 +20,7 @@ use crate::device::DeviceId;
 use crate::exec::Pause;
 use crate::modules::ModuleDb;
 use crate::net::LinkFiles;
+use crate::nodes::disk::{DiskLock, Locking};
 use crate::nodes::tmpfiles::Line;
 use crate::policy::Policy;
 use crate::policy::grants::DeviceGrants;
@@ -61,6 +62,10 @@ pub(super) struct Job {
     pub(super) begun: Instant,
     /// What is left to be done, when others have heard of the rest.
     pub(super) chore: Option<Box<Chore>>,
+    /// The lock of its disk, until the event is over.
+    pub(super) lock: Option<DiskLock>,
+    /// Since when it waits for that lock. Our own walk does not: it leaves such a device as it is.
+    pub(super) blocked: Option<Instant>,
 }
 
 /// The RUN list of an event that is otherwise over, and how the event will be told.
@@ -72,6 +77,15 @@ pub(super) struct Chore {
 }
 
 impl Job {
+    /// A walk met the device while its disk was locked.
+    pub(super) fn leaves_it(&self) -> bool {
+        self.blocked.is_some() && self.uevent.origin == Origin::Coldplug
+    }
+
+    pub(super) fn id(&self) -> DeviceId {
+        DeviceId::of(&self.uevent)
+    }
+
     /// The message to decide by. Our own event speaks of the device as it is known by now: what it
     /// was when the event was made may have moved since.
     pub(super) fn subject(&self) -> &Arc<Uevent> {
@@ -101,6 +115,8 @@ pub(super) enum Outcome {
     Gone,
     /// The job's chore is done, and all of the event with it.
     Ran(End),
+    /// Nothing was done: another program has the disk locked.
+    Busy,
 }
 
 /// A worker's answer.
@@ -307,7 +323,18 @@ impl Worker {
             }
             None => {
                 job.begun = Instant::now();
-                self.hands.handle(&job, &mut problems)
+                match self.hands.lock(&job, &mut problems) {
+                    Locking::Busy if job.uevent.origin == Origin::Kernel => Outcome::Busy,
+                    Locking::Busy => {
+                        job.blocked = Some(job.begun);
+                        self.hands.handle(&job, &mut problems)
+                    }
+                    Locking::None => self.hands.handle(&job, &mut problems),
+                    Locking::Held(lock) => {
+                        job.lock = Some(lock);
+                        self.hands.handle(&job, &mut problems)
+                    }
+                }
             }
         };
         let id = DeviceId::of(job.subject());

@@ -119,29 +119,32 @@ impl Node {
             what,
             error: error.into(),
         };
-        // mode first when it takes rights away, last when it gives them: no moment is too open
         let same_mode = is.mode & 0o777 == shall.mode & 0o777;
-        let chmod = || match same_mode {
-            true => Ok(()),
-            false => fs::chmod(self.handle(), Mode::from_raw_mode(shall.mode)),
-        };
-        let narrower = shall.mode & !is.mode == 0;
-        if narrower {
-            chmod().map_err(|error| failed("change the mode", error))?;
-        }
         let same_owner = (is.uid, is.gid) == (shall.uid, shall.gid);
+        let changed = !(same_mode && same_owner);
+        let chmod = |mode| {
+            let changed = fs::chmod(self.handle(), Mode::from_raw_mode(mode));
+            changed.map_err(|error| failed("change the mode", error))
+        };
+        // rights are taken away first and given last: no moment is too open
+        let narrower = shall.mode & is.mode & 0o777;
+        if narrower != is.mode & 0o777 {
+            chmod(narrower)?;
+        }
         if !same_owner {
             let (uid, gid) = (Uid::from_raw(shall.uid), Gid::from_raw(shall.gid));
             fs::chownat(&self.fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
                 .map_err(|error| failed("change the owner", error))?;
         }
-        if !narrower {
-            chmod().map_err(|error| failed("change the mode", error))?;
+        // a new owner has taken the upper bits away
+        let upper = !same_owner && (is.mode | shall.mode) & 0o7000 != 0;
+        if changed && (narrower != shall.mode || upper) {
+            chmod(shall.mode)?;
         }
+        let mode = if changed { shall.mode } else { is.mode };
         self.touch();
-        let mode = if same_mode { is.mode } else { shall.mode };
         let permissions = Permissions { mode, ..shall };
-        Ok(Settled { permissions, changed: !(same_mode && same_owner) })
+        Ok(Settled { permissions, changed })
     }
 
     /// Gives the node the labels of security modules, `selinux` or `smack`, where the kernel keeps them.

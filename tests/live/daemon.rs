@@ -172,6 +172,10 @@ impl Daemon {
         Pid::from_child(&self.child)
     }
 
+    pub(crate) fn number(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
     }

@@ -98,9 +98,14 @@ impl Machine {
 
     /// As the kernel does it: sysfs, node, event.
     pub(crate) fn add(&mut self, device: &Device) -> u64 {
+        self.add_with(device, &[])
+    }
+
+    /// The event says more than the `uevent` file.
+    pub(crate) fn add_with(&mut self, device: &Device, more: &[(&str, &str)]) -> u64 {
         self.sysfs.add_device(device);
         make_node(&self.place.dev, device);
-        self.tell("add", device, &[])
+        self.tell("add", device, more)
     }
 
     pub(crate) fn change(&mut self, device: &Device) -> u64 {

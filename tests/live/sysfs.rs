@@ -74,7 +74,7 @@ impl FakeSysfs {
     }
 
     pub(crate) fn remove_device(&self, device: &Device) {
-        fs::remove_file(self.entry(device)).unwrap();
+        self.leave(device);
         let gone = self.aside.join("gone");
         fs::rename(self.folder(&device.devpath), &gone).unwrap();
         fs::remove_dir_all(&gone).unwrap();
@@ -82,7 +82,7 @@ impl FakeSysfs {
 
     /// The device keeps its folder, as sysfs does (`kernfs_rename_ns()`).
     pub(crate) fn rename(&self, old: &Device, new: &Device) {
-        fs::remove_file(self.entry(old)).unwrap();
+        self.leave(old);
         let folder = self.folder(&new.devpath);
         fs::create_dir_all(folder.parent().unwrap()).unwrap();
         fs::rename(self.folder(&old.devpath), &folder).unwrap();
@@ -97,12 +97,28 @@ impl FakeSysfs {
         fs::rename(&new, self.folder(&device.devpath).join("uevent")).unwrap();
     }
 
+    /// Where a device is found by its number.
+    fn number(&self, device: &Device) -> Option<PathBuf> {
+        let kind = if device.subsystem == "block" { "block" } else { "char" };
+        let number = format!("{}:{}", device.get("MAJOR")?, device.get("MINOR")?);
+        Some(self.root.join("dev").join(kind).join(number))
+    }
+
     fn entry(&self, device: &Device) -> PathBuf {
         self.root.join("class").join(&device.subsystem).join(device.sysname())
     }
 
     fn enter(&self, device: &Device) {
         symlink(format!("../..{}", device.devpath), self.entry(device)).unwrap();
+        if let Some(number) = self.number(device) {
+            fs::create_dir_all(number.parent().unwrap()).unwrap();
+            symlink(format!("../..{}", device.devpath), number).unwrap();
+        }
+    }
+
+    fn leave(&self, device: &Device) {
+        fs::remove_file(self.entry(device)).unwrap();
+        self.number(device).into_iter().for_each(|number| fs::remove_file(number).unwrap());
     }
 }
 

@@ -82,8 +82,10 @@ impl Records {
         if !is_numbered(id) && record.is_empty() {
             return self.unlink(id);
         }
-        let text = record.to_bytes();
-        if old.is_some_and(|old| old.persist == record.persist && old.to_bytes() == text) {
+        let has_node = id.devnum().is_some();
+        let text = record.written(has_node);
+        let same = |old: &Record| old.persist == record.persist && old.written(has_node) == text;
+        if old.is_some_and(same) {
             return Ok(());
         }
         let path = self.path(id);

@@ -2,6 +2,8 @@
 
 mod folder;
 
+use std::borrow::Cow;
+
 pub use folder::Records;
 
 /// One device's record. Lists keep their order; keys and values are bytes without newline.
@@ -34,9 +36,14 @@ impl Record {
             && self.current_tags.is_empty()
     }
 
-    /// The file's content.
+    /// The file's content, for a device with a node.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
+        self.written(true)
+    }
+
+    /// Without a node, a priority is nothing to remember; it still counts as something to say, as in udev.
+    fn written(&self, has_node: bool) -> Vec<u8> {
         let mut text = Vec::new();
         if self.is_empty() {
             return text;
@@ -47,7 +54,7 @@ impl Record {
             text.push(b'\n');
         };
         self.links.iter().for_each(|link| line(b'S', &[link]));
-        if self.link_priority != 0 {
+        if self.link_priority != 0 && has_node {
             line(b'L', &[self.link_priority.to_string().as_bytes()]);
         }
         if let Some(usec) = self.initialized_usec {
@@ -58,6 +65,17 @@ impl Record {
         self.current_tags.iter().for_each(|tag| line(b'Q', &[tag]));
         line(b'V', &[b"1"]);
         text
+    }
+
+    /// What a reader of the file finds: a property without value is none.
+    #[must_use]
+    pub fn as_read(&self) -> Cow<'_, Self> {
+        if self.properties.iter().all(|(_, value)| !value.is_empty()) {
+            return Cow::Borrowed(self);
+        }
+        let mut read = self.clone();
+        read.properties.retain(|(_, value)| !value.is_empty());
+        Cow::Owned(read)
     }
 
     /// Reads a file's content; what is unknown or damaged is passed over, as libudev does.
