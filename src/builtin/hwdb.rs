@@ -3,6 +3,7 @@
 //! `hwdb [--subsystem=S] [--device=ID] [--filter=GLOB] [--lookup-prefix=P] [MODALIAS]`, read as
 //! getopt_long(3) reads it; what it does not know is passed over.
 
+use crate::builtin::number::number;
 use crate::builtin::options::{Known, separated};
 use crate::builtin::{Call, Pair, Ran};
 use crate::device::Device;
@@ -87,11 +88,8 @@ impl Question<'_> {
 
 /// The kernel has modaliases for interfaces only.
 fn of_usb(device: &Device) -> Option<Vec<u8>> {
-    let number = |name: &[u8]| {
-        let text = device.attribute(name)?;
-        u16::from_str_radix(std::str::from_utf8(&text).ok()?, 16).ok()
-    };
-    let (vendor, product) = (number(b"idVendor")?, number(b"idProduct")?);
+    let id = |name: &[u8]| u16::try_from(number(&device.attribute(name)?, 16)?).ok();
+    let (vendor, product) = (id(b"idVendor")?, id(b"idProduct")?);
     let mut modalias = format!("usb:v{vendor:04X}p{product:04X}:").into_bytes();
     modalias.extend_from_slice(&device.attribute(b"product").unwrap_or_default());
     Some(modalias)

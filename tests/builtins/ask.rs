@@ -13,8 +13,8 @@ use mapdev::uevent::Action;
 use crate::namespaces;
 
 /// Which builtins, in the order of the rules.
-pub(crate) const ASKED: [Builtin; 4] =
-    [Builtin::InputId, Builtin::PathId, Builtin::UsbId, Builtin::NetId];
+pub(crate) const ASKED: [Builtin; 5] =
+    [Builtin::InputId, Builtin::PathId, Builtin::UsbId, Builtin::NetId, Builtin::Hwdb];
 
 /// Private folders, our own empty `/sys` that `/proc` has the device tree of, and no rules but ours.
 const PREPARE: &str = "
