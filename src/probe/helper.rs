@@ -37,6 +37,8 @@ pub(super) enum Silence {
 pub(super) struct Helper {
     process: Child,
     socket: OwnedFd,
+    /// Where its packets are received.
+    packet: Vec<u8>,
     /// Questions so far.
     pub(super) asked: u64,
 }
@@ -56,7 +58,7 @@ impl Helper {
         let process = command.spawn().map_err(failed)?;
         // the command holds the other end, and the end of the process is seen when nobody holds it
         drop(command);
-        let mut helper = Self { process, socket: ours, asked: 0 };
+        let mut helper = Self { process, socket: ours, packet: vec![0; PACKET_MAX], asked: 0 };
         let said = match helper.hear(end.min(Instant::now() + START_LIMIT)) {
             Ok(Reply::Ready) => return Ok(helper),
             Ok(Reply::Found(_) | Reply::Refused(_)) => "it spoke before it was asked".to_owned(),
@@ -99,17 +101,17 @@ impl Helper {
                 Err(error) => return Err(Silence::Died(format!("it cannot be heard: {error}"))),
             }
         }
-        let mut packet = vec![0; PACKET_MAX];
         // no room for descriptors: those that it might send are closed by the kernel
         let mut control = RecvAncillaryBuffer::new(&mut []);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC | RecvFlags::TRUNC;
-        let said = recvmsg(&self.socket, &mut [IoSliceMut::new(&mut packet)], &mut control, flags);
+        let said =
+            recvmsg(&self.socket, &mut [IoSliceMut::new(&mut self.packet)], &mut control, flags);
         let length = match said {
             Ok(said) if said.bytes > 0 => said.bytes,
             Ok(_) => return Err(self.ended()),
             Err(error) => return Err(Silence::Died(format!("it cannot be heard: {error}"))),
         };
-        let reply = packet.get(..length).ok_or(Malformed).and_then(Reply::decode);
+        let reply = self.packet.get(..length).ok_or(Malformed).and_then(Reply::decode);
         reply.map_err(|Malformed| Silence::Died("it does not keep to the protocol".to_owned()))
     }
 

@@ -75,7 +75,7 @@ pub(crate) fn ours(kit: &Kit, name: &str, command: &str) -> Option<Vec<String>> 
     }
 }
 
-fn lines(pairs: &[Pair]) -> Vec<String> {
+pub(crate) fn lines(pairs: &[Pair]) -> Vec<String> {
     let line = |(key, value): &Pair| format!("{}={}", key.escape_ascii(), value.escape_ascii());
     let mut lines: Vec<_> = pairs.iter().map(line).collect();
     lines.sort();

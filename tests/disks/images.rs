@@ -142,7 +142,11 @@ pub(crate) fn written(folder: &Path) -> Vec<PathBuf> {
         file.write_all_at(&bytes, place.unwrap()).unwrap();
         path
     };
-    images.into_iter().map(write).collect()
+    let mut paths: Vec<_> = images.into_iter().map(write).collect();
+    // its last sectors are the partition's, and so is what they say
+    let commands = "cp $d/raid-0.90 $f && printf 'label: dos\nstart=2048\n' | sfdisk -q $f";
+    paths.push(make(folder, "raid-in-a-partition", 0, commands));
+    paths
 }
 
 /// The checksum of a member's block of version 1, whose own place counts as 0.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot prepare fails")]
 
 mod attached;
+mod boot;
 mod contents;
 mod damaged;
 mod images;
