@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use super::output::Color;
 use super::{
     chmod, chown, completions, explain, hwdb, info, list, log_level, man, map, module, reload,
-    reset, settle, shim, test, verify,
+    reset, settle, shim, test, test_builtin, verify,
 };
 
 const AFTER_HELP: &str = "\
@@ -93,6 +93,12 @@ pub enum Command {
     /// The device is looked up in sysfs. Programs and builtins are not run, nothing is written, and
     /// what was left out for that is told: a rule ends where it waits for one of them.
     Test(test::Args),
+    /// Show what a builtin of udev rules says of a device; needs no daemon, and changes nothing
+    ///
+    /// Prints the properties that it finds, as udevadm test-builtin does. Modules are not loaded, and
+    /// neither keyboards nor network interfaces are set up: lines that begin with # tell so, and for
+    /// keyboard what would be done. Exit code 1 if it finds nothing.
+    TestBuiltin(test_builtin::Args),
     /// Ask the hardware database, and compile it; needs no daemon
     Hwdb(hwdb::Args),
     /// Look after the kernel module that serves the map as a file system

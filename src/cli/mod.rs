@@ -33,6 +33,7 @@ pub mod shim;
 pub mod status;
 pub mod table;
 pub mod test;
+pub mod test_builtin;
 pub mod values;
 pub mod verify;
 
@@ -92,6 +93,9 @@ fn run(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failure> {
     if let Command::Verify(args) = &cli.command {
         return verify::run(args, output);
     }
+    if let Command::TestBuiltin(args) = &cli.command {
+        return test_builtin::run(args, output);
+    }
     if let Command::Test(args) = &cli.command {
         return test::run(args, output);
     }
@@ -139,6 +143,7 @@ async fn ask_the_daemon(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failur
         | Command::Man(_)
         | Command::Shim(_)
         | Command::Test(_)
+        | Command::TestBuiltin(_)
         | Command::Verify(_) => Ok(()),
     }
 }
@@ -164,6 +169,7 @@ fn patience(command: &Command) -> Option<Duration> {
         | Command::Hwdb(_)
         | Command::Man(_)
         | Command::Test(_)
+        | Command::TestBuiltin(_)
         | Command::Shim(_)
         | Command::Verify(_) => None,
     }

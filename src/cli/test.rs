@@ -27,7 +27,7 @@ use crate::rules::{self, Rules};
 use crate::uevent::{Action, action_name};
 
 /// Where udev remembers devices.
-const RECORDS: &str = "/run/udev/data";
+pub(super) const RECORDS: &str = "/run/udev/data";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -98,7 +98,7 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
 }
 
 /// The device below sysfs that a path there, a node or a link to one stands for.
-fn devpath(sysfs: &Sysfs, root: &Path, device: &Path) -> Option<Vec<u8>> {
+pub(super) fn devpath(sysfs: &Sysfs, root: &Path, device: &Path) -> Option<Vec<u8>> {
     let below = device.strip_prefix("/sys").or_else(|_| device.strip_prefix(root));
     if let Ok(below) = below {
         let path = fs::canonicalize(root.join(below)).ok()?;
