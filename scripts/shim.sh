@@ -15,6 +15,11 @@ if [ -n "${CHECKPATCH:-}" ]; then
     find kmod-shim tests/vm/module -name '*.[ch]' ! -name compat.h -exec perl "$CHECKPATCH" --no-tree --strict --quiet -f {} + >&2
 fi
 
+# two that build at once would build the same files
+mkdir -p target/shim
+exec 9>target/shim/lock
+flock 9
+
 # the headers name their common part by its installed place; -f names it by where it was unpacked
 build() {
     local source=$1 folder=$2 log
