@@ -11,7 +11,7 @@ failed=0
 
 BINARIES=${1:-target/release}
 export BINARIES
-coproc vm { timeout --kill-after=5 "${VM_SECONDS:-120}" scripts/vm.sh 2>&1 | stdbuf -o0 tr -d '\r' | tee $said; }
+coproc vm { timeout --kill-after=5 "${VM_SECONDS:-240}" scripts/vm.sh 2>&1 | stdbuf -o0 tr -d '\r' | tee $said; }
 vm_pid=$!
 trap 'kill $vm_pid 2>/dev/null || true' EXIT
 
@@ -53,7 +53,7 @@ answers "/dev is the map" 'grep " /dev " /proc/mounts | tail -n 1' '^none /dev m
 answers "the daemon serves it" 'mapdevctl shim status' '^ *map: served'
 answers "looking loads nothing" 'ls -l /dev/net/tun; lsmod | grep -c ^tun' '^crw-{7} +1 user .*net/tun'
 answers "opening loads" 'su user -c ": <>/dev/net/tun"; lsmod | grep ^tun' '^tun '
-answers "a change of owner is told" 'chown user /dev/tty1; mapdevctl settle; mapdevctl map dump | grep " tty1 "' 'kernel: uid 0'
+answers "a change of owner is told" 'chown user /dev/tty1; mapdevctl settle; mapdevctl map dump | grep -w tty1' 'kernel: uid 0'
 answers "devtmpfs again" 'mapdevctl shim detach /dev; grep " /dev " /proc/mounts | tail -n 1' '^dev /dev devtmpfs'
 answers "and the map" 'mapdevctl shim attach /dev; grep " /dev " /proc/mounts | tail -n 1' '^none /dev mapdevfs'
 count=$((count + 1))
