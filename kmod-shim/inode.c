@@ -278,9 +278,11 @@ int mapdevfs_renew(struct inode *inode, bool may_sleep)
 static int mapdevfs_may(struct mapdevfs_idmap *idmap, struct inode *inode,
 			int mask)
 {
+	const struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
 	int err = 0;
 
-	if (mapdevfs_is_maps_node(inode))
+	if (unlikely(mapdevfs_key_now() != READ_ONCE(mi->checked)) &&
+	    mapdevfs_is_maps_node(inode))
 		err = mapdevfs_renew(inode, !(mask & MAY_NOT_BLOCK));
 	return err ? err : generic_permission(idmap, inode, mask);
 }

@@ -148,33 +148,27 @@ struct super_block *mapdevfs_get_super(void);
 void mapdevfs_put_super(struct super_block *sb);
 
 /**
- * mapdevfs_key() - what a dentry of the map is valid for
+ * mapdevfs_key_now() - what a dentry of the map is valid for
  *
- * Called under RCU, before the look at the map whose outcome it dates. Never
- * 0, so that a dentry with d_time 0 is always looked up anew.
+ * Taken before the look at the map whose outcome it dates. Never 0, so that a
+ * dentry with d_time 0 is always looked up anew. Part of every look-up and
+ * open, hence the kind of RCU that is no call.
  *
  * Return: a number that changes with every change of names.
  */
-static inline unsigned long mapdevfs_key(void)
+static inline unsigned long mapdevfs_key_now(void)
 {
-	const struct mapdevfs_map *map = rcu_dereference(mapdevfs_map);
+	const struct mapdevfs_map *map;
 	unsigned long key;
 
+	rcu_read_lock_sched();
+	map = rcu_dereference_sched(mapdevfs_map);
 	if (likely(map))
 		key = (unsigned long)mapdev_gen(&map->view) + map->salt;
 	else
 		key = READ_ONCE(mapdevfs_epoch);
+	rcu_read_unlock_sched();
 	return key << 1 | 1;
-}
-
-static inline unsigned long mapdevfs_key_now(void)
-{
-	unsigned long key;
-
-	rcu_read_lock();
-	key = mapdevfs_key();
-	rcu_read_unlock();
-	return key;
 }
 
 /**

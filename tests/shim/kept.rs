@@ -103,7 +103,8 @@ fn in_another_namespace<T: Send>(
 ) -> T {
     let (ready, is_ready) = sync_channel(1);
     let (go_on, goes_on) = sync_channel(1);
-    std::thread::scope(|scope| {
+    // what fails here must not leave the other waiting
+    std::thread::scope(move |scope| {
         let other = scope.spawn(move || {
             #[expect(unsafe_code, reason = "a mount namespace wants its own root and folder")]
             // SAFETY: nothing but mounts and the folder of this thread alone changes.
