@@ -130,45 +130,49 @@ static bool is_filled(const struct inode *inode)
 
 /*
  * Asks for a module and waits until modprobe has ended, killable. What is left
- * of the time goes back into @left. 0 when it ended well, else an error.
+ * of the time goes back into @left. 0 when it ended well, -ENXIO when not, or
+ * -ETIMEDOUT, -EINTR or -ENOMEM.
  */
 static int wait_for_load(const char *alias, long *left)
 {
 	struct load *load = get_load(alias);
-	int result;
+	int err;
 
 	if (!load)
 		return -ENOMEM;
 	*left = wait_for_completion_killable_timeout(&load->done, *left);
-	result = *left > 0 && load->result ? -ENXIO : 0;
-	put_load(load);
 	if (*left < 0)
-		return -EINTR;
-	if (!*left) {
+		err = -EINTR;
+	else if (!*left)
+		err = -ETIMEDOUT;
+	else
+		err = load->result ? -ENXIO : 0;
+	put_load(load);
+	return err;
+}
+
+/* no module, or no number in time */
+static int give_up(int err)
+{
+	if (err == -ETIMEDOUT)
 		atomic64_inc(&mapdevfs_counters.timeouts);
-		return -ENXIO;
-	}
-	return result;
+	return -ENXIO;
 }
 
 /* waits for the module and then for the daemon, together no longer than that */
 static int wait_for_number(const struct inode *inode, const char *alias)
 {
 	long left = msecs_to_jiffies(READ_ONCE(open_timeout_ms));
-	int err;
+	int err = wait_for_load(alias, &left);
 
-	err = wait_for_load(alias, &left);
 	if (!err) {
 		left = wait_event_killable_timeout(mapdevfs_filled,
 						   is_filled(inode), left);
-		if (left < 0)
-			return -EINTR;
-		if (!left)
-			atomic64_inc(&mapdevfs_counters.timeouts);
+		err = left > 0 ? 0 : left < 0 ? -EINTR : -ETIMEDOUT;
 	}
-	if ((!err || err == -ENXIO) && is_filled(inode))
-		return -EOPENSTALE;
-	return err ? err : -ENXIO;
+	if (err == -EINTR || err == -ENOMEM)
+		return err;
+	return is_filled(inode) ? -EOPENSTALE : give_up(err);
 }
 
 static int mapdevfs_open_pending(struct inode *inode, struct file *file)
@@ -218,8 +222,12 @@ static int mapdevfs_open_block(struct inode *inode, struct file *file)
 		return err;
 	snprintf(alias, sizeof(alias), "block-major-%u-%u",
 		 imajor(inode), iminor(inode));
-	if (wait_for_load(alias, &left) == -EINTR)
-		return -EINTR;
+	err = wait_for_load(alias, &left);
+	if (err == -EINTR)
+		return err;
+	if (err)
+		give_up(err);
+	/* it may have been loaded by something else */
 	return fops->open(inode, file);
 }
 

@@ -19,7 +19,7 @@ removed() { rmmod mapdevfs && [ ! -e /sys/module/mapdevfs ]; }
 refused() { ! rmmod mapdevfs 2>/dev/null; }
 mounted() { mkdir -p /tmp/held && mount -t mapdevfs none /tmp/held; }
 
-check "the module is loaded" modprobe mapdevfs
+check "the module is loaded" modprobe mapdevfs open_timeout_ms=$((10000 * SHIM_PATIENCE))
 # shellcheck disable=SC2086 # a list of names
 for test in $(/bin/shim-tests --ignored --list --format terse $SHIM_TESTS | sed -n 's/: test$//p'); do
     check "$test" /bin/shim-tests --ignored --exact --show-output "$test"
