@@ -13,10 +13,6 @@ for link in "fd /proc/self/fd" "stdin /proc/self/fd/0" "stdout /proc/self/fd/1" 
     ln -s "${link#* }" "/dev/${link%% *}"
 done
 hostname vm
-# who is the first process cannot be told by busybox's poweroff
-rm /bin/poweroff
-printf '#!/bin/sh\nexec /bin/busybox poweroff -f\n' >/bin/poweroff
-chmod 0755 /bin/poweroff
 dbus-daemon --config-file=/etc/bus.conf --fork
 mapdevd >/run/mapdevd.log 2>&1 &
 tries=0
@@ -37,5 +33,10 @@ Linux $(uname -r); /dev is $(grep -c ' /dev mapdevfs' /proc/mounts | sed 's/^0$/
   cat /run/mapdevd.log; poweroff
 TEXT
 cd /home || true
-PS1='vm# ' setsid cttyhack sh
+# what busybox's halt, poweroff and reboot tell the first process
+trap 'busybox halt -f' USR1
+trap 'busybox poweroff -f' USR2
+trap 'busybox reboot -f' TERM
+PS1='vm# ' setsid cttyhack sh </dev/ttyS0 >/dev/ttyS0 2>&1 &
+wait $!
 busybox poweroff -f
