@@ -163,16 +163,20 @@ fn attach(place: &Path, output: &mut Output<'_>) -> Result<(), Failure> {
 /// Switches, and tells what became of what was there.
 fn take_along(place: &Path, wanted: Wanted, output: &mut Output<'_>) -> Result<(), Failure> {
     let shown = escape::bytes(place.as_os_str().as_bytes());
-    let done = switch::switch(place, Path::new("/sys"), wanted).map_err(|error| match error {
-        Refused::Io(what, error) => {
-            failed(format!("{shown} stays as it is: cannot {what}"), &error)
-        }
-        Refused::Cannot(names) => {
-            let names: Vec<String> = names.iter().map(|name| escape::text(name)).collect();
-            let list = names.join("\n  ");
-            Failure::failed(format!("{shown} stays as it is; what cannot be carried:\n  {list}"))
-        }
-    })?;
+    let done = switch::switch(place, Path::new("/sys"), wanted, switch::AWAIT).map_err(
+        |error| match error {
+            Refused::Io(what, error) => {
+                failed(format!("{shown} stays as it is: cannot {what}"), &error)
+            }
+            Refused::Cannot(names) => {
+                let names: Vec<String> = names.iter().map(|name| escape::text(name)).collect();
+                let list = names.join("\n  ");
+                Failure::failed(format!(
+                    "{shown} stays as it is; what cannot be carried:\n  {list}"
+                ))
+            }
+        },
+    )?;
     let switch::Done { switched, carried, mounted, late } = done;
     if output.is_json() {
         let document = json!({

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::process::Command;
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -20,7 +21,13 @@ pub(super) struct Place {
     changes: Option<AsyncFd<File>>,
     /// Whether `/dev` was the map at the last look.
     is_map: bool,
+    /// How often the map is still to be mounted after it could not be: a device may have come that is not
+    /// handled yet. Each try is a change of the mounts, so the next one follows.
+    tries: u32,
 }
+
+/// Each has a turn of the events before it.
+const TRIES: u32 = 50;
 
 impl Place {
     /// In shadow mode nothing depends on it.
@@ -29,7 +36,7 @@ impl Place {
         let changes = changes.and_then(|watched| {
             watched.inspect_err(|error| warn!("mounts are not watched: {error}")).ok()
         });
-        Self { changes, is_map: shim::is_mounted_on(&config.dev) }
+        Self { changes, is_map: shim::is_mounted_on(&config.dev), tries: TRIES }
     }
 }
 
@@ -77,12 +84,17 @@ impl Dispatch {
             return;
         }
         let dev = self.config.dev.display();
-        match switch::switch(&self.config.dev, &self.config.sysfs, Wanted::Map) {
+        match switch::switch(&self.config.dev, &self.config.sysfs, Wanted::Map, Duration::ZERO) {
             Ok(done) if !done.switched => info!("{dev} is the map already"),
             Ok(done) => {
+                self.place.tries = 0;
                 let switch::Done { carried, mounted, late, .. } = done;
                 info!("{dev} is the map now: {carried} names and {mounted} mounts taken along");
                 late.into_iter().for_each(|what| warn!("{dev}: {what}"));
+            }
+            Err(Refused::Cannot(_)) if self.place.tries > 0 => {
+                self.place.tries -= 1;
+                return;
             }
             Err(Refused::Cannot(names)) => {
                 warn!("mount-dev: {dev} stays as it is; what cannot be carried:");
@@ -99,6 +111,10 @@ impl Dispatch {
     pub(super) fn look_at_place(&mut self) {
         let is_map = shim::is_mounted_on(&self.config.dev);
         if is_map == self.place.is_map {
+            let tried = self.place.tries < TRIES && self.place.tries > 0;
+            if tried && !is_map && self.queue.is_idle() {
+                self.mount_dev();
+            }
             return;
         }
         self.place.is_map = is_map;

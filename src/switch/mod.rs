@@ -27,8 +27,9 @@ use plan::{Facts, Plan, plan};
 use stage::{Stage, bare, take_off};
 use survey::{Survey, survey};
 
-/// How long a device may be missing in the map before the switch is refused.
-const AWAIT: Duration = Duration::from_secs(3);
+/// How long a device may be missing in the map before the switch is refused, where somebody else than the
+/// caller publishes it.
+pub const AWAIT: Duration = Duration::from_secs(3);
 
 /// How often it is looked for; nothing tells of it.
 const LOOK: Duration = Duration::from_millis(20);
@@ -96,11 +97,17 @@ impl std::error::Error for Refused {
     }
 }
 
-/// Makes `wanted` what is seen on `dev`, in this process's mount namespace and those that follow it.
+/// Makes `wanted` what is seen on `dev`, in this process's mount namespace and those that follow it; waits
+/// with `patience` for devices that the map has not yet.
 ///
 /// # Errors
 /// When something cannot be carried, or the system refuses; then nothing was changed.
-pub fn switch(dev: &Path, sysfs: &Path, wanted: Wanted) -> Result<Done, Refused> {
+pub fn switch(
+    dev: &Path,
+    sysfs: &Path,
+    wanted: Wanted,
+    patience: Duration,
+) -> Result<Done, Refused> {
     let failed = |what| move |error| Refused::Io(what, error);
     let mounts = mounts::read().map_err(failed("read the mounts"))?;
     let Some(seen) = mounts::top(&mounts, dev) else {
@@ -116,7 +123,7 @@ pub fn switch(dev: &Path, sysfs: &Path, wanted: Wanted) -> Result<Done, Refused>
     }
     let stage = Stage::new(wanted.kind(), dev).map_err(failed("prepare the other file system"))?;
     let mut switch = Switch::new(dev, sysfs, wanted, &mounts, seen, &stage)?;
-    switch.prepare()?;
+    switch.prepare(patience)?;
     if switch.is_ready_beneath() {
         take_off(dev).map_err(failed("take off what is mounted"))?;
     } else {
@@ -202,11 +209,11 @@ impl<'a> Switch<'a> {
     }
 
     /// Makes in the other file system what it lacks.
-    fn prepare(&mut self) -> Result<(), Refused> {
+    fn prepare(&mut self, patience: Duration) -> Result<(), Refused> {
         let started = Instant::now();
         let planned = loop {
             let planned = self.plan().map_err(|error| Refused::Io("look at the names", error))?;
-            if planned.awaited.is_empty() || started.elapsed() > AWAIT {
+            if planned.awaited.is_empty() || started.elapsed() >= patience {
                 break planned;
             }
             std::thread::sleep(LOOK);
