@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use super::output::Color;
 use super::{
-    chmod, chown, completions, explain, hwdb, info, list, log_level, man, map, module, reload,
-    reset, settle, shim, test, test_builtin, verify,
+    chmod, chown, completions, event, explain, hwdb, info, list, log_level, man, map, module,
+    reload, reset, settle, shim, test, test_builtin, verify,
 };
 
 const AFTER_HELP: &str = "\
@@ -88,10 +88,18 @@ pub enum Command {
     Reload(reload::Args),
     /// Show or set how much the daemon logs
     LogLevel(log_level::Args),
+    /// Handle one event from start to end, as the daemon does in active mode; needs no daemon
+    ///
+    /// The device is looked up in sysfs. Rules and policy decide, programs are run and attributes
+    /// written; then come node, links, record, tags and the RUN list, and libudev's clients are told. For
+    /// scripts of an initramfs, for tests and to find mistakes: beside a daemon, the later one of both wins.
+    /// Exit code 1 if the rules ended early.
+    Event(event::Args),
     /// Show what rules and policy decide for a device; needs no daemon, and changes nothing
     ///
-    /// The device is looked up in sysfs. Programs and builtins are not run, nothing is written, and
-    /// what was left out for that is told: a rule ends where it waits for one of them.
+    /// The device is looked up in sysfs. PROGRAM and IMPORT{program} are run, as `udevadm test` of systemd
+    /// 252 does, since rules decide by what they say; --no-programs leaves them out and tells what was
+    /// left out. Nothing of the RUN list is run, and nothing is written.
     Test(test::Args),
     /// Show what a builtin of udev rules says of a device; needs no daemon, and changes nothing
     ///

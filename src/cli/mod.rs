@@ -11,6 +11,7 @@ pub mod chown;
 pub mod compare;
 pub mod completions;
 pub mod escape;
+pub mod event;
 pub mod explain;
 pub mod failure;
 pub mod hwdb;
@@ -96,6 +97,9 @@ fn run(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failure> {
     if let Command::TestBuiltin(args) = &cli.command {
         return test_builtin::run(args, output);
     }
+    if let Command::Event(args) = &cli.command {
+        return event::run(args, output);
+    }
     if let Command::Test(args) = &cli.command {
         return test::run(args, output);
     }
@@ -142,6 +146,7 @@ async fn ask_the_daemon(cli: &Cli, output: &mut Output<'_>) -> Result<(), Failur
         | Command::Hwdb(_)
         | Command::Man(_)
         | Command::Shim(_)
+        | Command::Event(_)
         | Command::Test(_)
         | Command::TestBuiltin(_)
         | Command::Verify(_) => Ok(()),
@@ -168,6 +173,7 @@ fn patience(command: &Command) -> Option<Duration> {
         | Command::Completions(_)
         | Command::Hwdb(_)
         | Command::Man(_)
+        | Command::Event(_)
         | Command::Test(_)
         | Command::TestBuiltin(_)
         | Command::Shim(_)

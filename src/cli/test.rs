@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::device::record::Records;
 use crate::device::replay::replay;
 use crate::device::{Device, Sysfs};
+use crate::exec::Programs;
 use crate::net::{self, LinkFiles};
 use crate::policy::{Policy, apply};
 use crate::rules::decision::{Attribute, Decision, Source};
@@ -42,12 +43,16 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
 
+    /// Run no programs: a rule ends where it waits for what one says
+    #[arg(long)]
+    no_programs: bool,
+
     /// In the place of /sys
     #[arg(long, value_name = "DIR", default_value = "/sys")]
     sysfs: PathBuf,
 }
 
-fn action(word: &str) -> Result<Action, String> {
+pub(super) fn action(word: &str) -> Result<Action, String> {
     let all = [
         Action::Add,
         Action::Remove,
@@ -75,11 +80,14 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
     let names = Names::load(&args.root);
     // mistakes in the files are what `verify` is for
     let (rules, _) = Rules::load(&args.root, &names);
-    let config = Config { root: args.root.clone(), ..Config::default() };
+    let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let (config, _) = Config::load(&args.root, &command_line);
     let (policy, _) = Policy::load(&config.policy_folders(), &names);
     let records = Records::at(Path::new(RECORDS));
     let old = records.read(device.id());
     let machine = Machine::new(records).below(&args.root, Path::new("/dev"));
+    let programs = Programs::from(&config);
+    let machine = if args.no_programs { machine } else { machine.running(programs) };
     let (links, _) = LinkFiles::load(&args.root, &net::Machine::read(&args.root, &args.sysfs));
     machine.set_links(&Arc::new(links));
     let mut event = Event::new(&device, &machine, &names, old.as_ref(), rules::decide(&device));
@@ -135,6 +143,10 @@ fn document(device: &Device, properties: &[Pair], decision: &Decision) -> Value 
         .skipped
         .iter()
         .map(|skipped| json!({ "what": text(&skipped.what), "by": skipped.source.to_string() }));
+    let asked = decision.asked.iter().map(|asked| {
+        let outcome = asked.outcome.to_string();
+        json!({ "command": text(&asked.command), "outcome": outcome, "by": asked.source.to_string() })
+    });
     let steps = decision.steps.iter().map(|step| {
         json!({
             "attribute": step.attribute.name(), "source": step.source.kind(),
@@ -154,6 +166,7 @@ fn document(device: &Device, properties: &[Pair], decision: &Decision) -> Value 
         "seclabel": map(&mut seclabels.iter().map(|(k, v)| (k.as_slice(), v.as_slice()))),
         "sysattrs": written(false),
         "sysctl": written(true),
+        "programs": asked.collect::<Vec<_>>(),
         "skipped": skipped.collect::<Vec<_>>(),
         "steps": steps.collect::<Vec<_>>(),
     })
@@ -201,6 +214,10 @@ fn lines(properties: &[Pair], decision: &Decision, output: &mut Output<'_>) -> s
     for run in &decision.run {
         let word = if run.builtin.is_some() { "builtin" } else { "run" };
         line(word, &escape::bytes(&run.command), Some(&run.source))?;
+    }
+    for asked in &decision.asked {
+        let shown = format!("{}: {}", escape::bytes(&asked.command), asked.outcome);
+        line("program", &escape::text(&shown), Some(&asked.source))?;
     }
     for skipped in &decision.skipped {
         line("skipped", &escape::bytes(&skipped.what), Some(&skipped.source))?;

@@ -8,13 +8,14 @@ use tracing::{debug, warn};
 use super::Dispatch;
 use super::command::{ChangeError, Notice};
 use super::known::{Known, Told};
+use super::tell::Teller;
 use super::worker::{Answer, Chore, Done, Job, Outcome};
 use crate::builtin::Pair;
 use crate::device::DeviceId;
 use crate::nodes::claims::Why;
 use crate::queue::Ticket;
 use crate::rules::decision::Run;
-use crate::uevent::Origin;
+use crate::uevent::{Origin, Uevent};
 
 /// How an event is told, when all of it is done.
 #[derive(Debug)]
@@ -25,10 +26,25 @@ pub(super) enum End {
 
 impl End {
     /// What programs are told of the device.
-    fn properties(&self) -> Vec<Pair> {
+    pub(super) fn properties(&self) -> Vec<Pair> {
         match self {
             Self::Settled { known, .. } => known.owned_properties(),
             Self::Removed { told, .. } => told.properties.clone(),
+        }
+    }
+
+    /// Stage 8.
+    pub(super) fn announce(
+        &self,
+        teller: &mut Teller,
+        uevent: &Arc<Uevent>,
+        usec: u64,
+    ) -> Option<String> {
+        match self {
+            Self::Settled { known, failed } => {
+                teller.handled(uevent, known, failed.as_deref(), usec)
+            }
+            Self::Removed { old, told } => teller.removed(uevent, old.clone(), told, usec),
         }
     }
 }
@@ -123,17 +139,11 @@ impl Dispatch {
 
     /// Stages 8 and 9.
     fn tell(&mut self, job: &Job, end: &End) -> Option<String> {
-        match end {
-            End::Settled { known, failed } => {
-                let failed = failed.as_deref();
-                let problem = self.teller.handled(&job.uevent, known, failed, usec(job));
-                self.tell_awaiting(known);
-                problem
-            }
-            End::Removed { old, told } => {
-                self.teller.removed(&job.uevent, old.clone(), told, usec(job))
-            }
+        let problem = end.announce(&mut self.teller, &job.uevent, usec(job));
+        if let End::Settled { known, .. } = end {
+            self.tell_awaiting(known);
         }
+        problem
     }
 
     /// What was done is done: from now on a writer's close counts again.
@@ -162,11 +172,13 @@ impl Dispatch {
         self.over(job);
     }
 
-    fn over(&mut self, job: Job) {
+    pub(super) fn over(&mut self, job: Job) {
         if job.uevent.origin == Origin::Kernel {
             self.handled += 1;
         }
-        self.end(job.ticket, job.order);
+        if let Some(ticket) = job.ticket {
+            self.end(ticket, job.order);
+        }
         let devpath = job.uevent.devpath();
         if self.compare_later.remove(devpath) {
             self.compare_at(devpath);

@@ -13,6 +13,9 @@ use crate::nodes::{Mismatch, Permissions};
 use crate::rules::decision::{Attribute, Decision};
 use crate::uevent::{Devnum, Uevent};
 
+/// The property of an event that failed.
+const FAILED: &[u8] = b"UDEV_WORKER_FAILED";
+
 /// What libudev's clients are told where that is not what is known of the device.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Told {
@@ -21,13 +24,17 @@ pub(super) struct Told {
 }
 
 impl Told {
+    pub(super) fn has_failed(&self) -> bool {
+        self.properties.iter().any(|(key, _)| key == FAILED)
+    }
+
     /// The event failed with this error of the system's.
     pub(super) fn fail(&mut self, errno: i32) {
         let name = format!("{:?}", Errno::from_raw(errno));
         let mut put = |key: &[u8], value: String| {
             self.properties.push((key.to_vec(), value.into_bytes()));
         };
-        put(b"UDEV_WORKER_FAILED", "1".to_owned());
+        put(FAILED, "1".to_owned());
         put(b"UDEV_WORKER_ERRNO", errno.to_string());
         put(b"UDEV_WORKER_ERRNO_NAME", name);
     }

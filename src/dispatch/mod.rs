@@ -10,6 +10,7 @@ mod closed;
 pub mod command;
 mod decide;
 mod finish;
+pub mod foreground;
 mod hands;
 mod hear;
 mod kernel;
@@ -316,7 +317,7 @@ impl Dispatch {
             let compare = self.rival.is_none() || uevent.origin != Origin::Kernel;
             let (begun, chore, lock, blocked) = (heard, None, None, None);
             self.give(Job {
-                ticket,
+                ticket: Some(ticket),
                 uevent,
                 order,
                 heard,
@@ -336,7 +337,7 @@ impl Dispatch {
         if let Err(job) = self.workers.give(job) {
             // no thread is left, and with panic = "abort" neither would we be
             warn!("no worker takes the event of {}", job.uevent.devpath().escape_ascii());
-            self.end(job.ticket, job.order);
+            self.over(*job);
         }
     }
 }

@@ -48,7 +48,8 @@ pub struct Book {
 /// An event on its way to a worker.
 #[derive(Debug)]
 pub(super) struct Job {
-    pub(super) ticket: Ticket,
+    /// `None` for an event that no queue holds.
+    pub(super) ticket: Option<Ticket>,
     pub(super) uevent: Arc<Uevent>,
     /// The count of events that dispatch took in before it.
     pub(super) order: u64,

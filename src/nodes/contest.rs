@@ -46,7 +46,8 @@ pub fn settle(stack: &Stack, device: &Claimant<'_>, links: &[Link]) -> Vec<Strin
 pub fn withdraw(stack: &Stack, device: &Claimant<'_>) -> Vec<String> {
     let mut problems = release(stack, device.id, device.before.iter());
     let name = links::by_number(device.devnum);
-    problems.extend(failed(&name, links::remove(stack.dev(), &name)));
+    // `/dev/char` and `/dev/block` stay, as under udev
+    problems.extend(failed(&name, links::unlink(stack.dev(), &name).map(drop)));
     problems
 }
 

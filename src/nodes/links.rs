@@ -110,11 +110,7 @@ pub fn point(dev: &Path, name: &[u8], target: &[u8]) -> io::Result<()> {
 /// # Errors
 /// When the system refuses; no link is no error, and what is no link is left alone.
 pub fn remove(dev: &Path, name: &[u8]) -> io::Result<()> {
-    let link = place(dev, name)?;
-    match fs::symlink_metadata(&link) {
-        Ok(there) if there.is_symlink() => fs::remove_file(&link)?,
-        Ok(_) | Err(_) => return Ok(()),
-    }
+    let Some(link) = unlink(dev, name)? else { return Ok(()) };
     let mut folder = link.parent();
     while let Some(path) = folder.filter(|path| *path != dev) {
         if fs::remove_dir(path).is_err() {
@@ -123,6 +119,19 @@ pub fn remove(dev: &Path, name: &[u8]) -> io::Result<()> {
         folder = path.parent();
     }
     Ok(())
+}
+
+/// Removes a link and leaves its folders; where it was, if it was there.
+///
+/// # Errors
+/// As [`remove`].
+pub fn unlink(dev: &Path, name: &[u8]) -> io::Result<Option<PathBuf>> {
+    let link = place(dev, name)?;
+    match fs::symlink_metadata(&link) {
+        Ok(there) if there.is_symlink() => fs::remove_file(&link)?,
+        Ok(_) | Err(_) => return Ok(None),
+    }
+    Ok(Some(link))
 }
 
 fn place(dev: &Path, name: &[u8]) -> io::Result<PathBuf> {

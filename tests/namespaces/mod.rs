@@ -5,7 +5,7 @@ use std::process::Command;
 const INSIDE: &str = "MAPDEV_TEST_INSIDE";
 
 /// How long a test may take, in seconds.
-const LIMIT: &str = "150";
+const LIMIT: &str = "300";
 
 /// Whether this is the run in the namespaces.
 pub(crate) fn inside() -> bool {

@@ -41,7 +41,7 @@ fn run(root: &Path, arguments: &[&str]) -> Output {
 #[test]
 fn all_that_is_decided_is_told_and_nothing_is_done() {
     let root = machine();
-    let output = run(root.path(), &["--json", "/sys/class/mine/mine0"]);
+    let output = run(root.path(), &["--no-programs", "--json", "/sys/class/mine/mine0"]);
     assert!(output.status.success(), "{output:?}");
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     let file = root.path().join("etc/udev/rules.d/50-a.rules").display().to_string();
@@ -73,7 +73,7 @@ fn a_pipe_gets_three_columns_and_the_action_is_chosen() {
     let out = String::from_utf8(output.stdout).unwrap();
     let file = root.path().join("etc/udev/rules.d/50-a.rules").display().to_string();
     assert!(out.contains(&format!("property\tGONE=1\t{file}:5\n")), "{out}");
-    let output = run(root.path(), &["/sys/devices/x/mine0"]);
+    let output = run(root.path(), &["--no-programs", "/sys/devices/x/mine0"]);
     let out = String::from_utf8(output.stdout).unwrap();
     for line in [format!("owner\t77\t{file}:1\n"), format!("link\tb\t{file}:1\n")] {
         assert!(out.contains(&line), "{line} in {out}");
@@ -87,4 +87,20 @@ fn what_is_no_device_is_told_with_exit_code_3() {
         assert_eq!(run(root.path(), &[none]).status.code(), Some(3), "{none}");
     }
     assert_eq!(run(root.path(), &["--action", "explode", "x"]).status.code(), Some(2));
+}
+
+#[test]
+fn what_programs_say_decides_and_is_told() {
+    let root = machine();
+    let rules = "SUBSYSTEM==\"mine\", PROGRAM==\"/bin/echo said\", ENV{ID_X}=\"$result\"\n\
+        SUBSYSTEM==\"mine\", PROGRAM==\"/bin/false\", ENV{ID_Y}=\"1\"\n\
+        SUBSYSTEM==\"mine\", IMPORT{program}=\"/bin/echo ID_Z=2\", RUN+=\"/bin/touch touched\"\n";
+    fs::write(root.path().join("etc/udev/rules.d/50-a.rules"), rules).unwrap();
+    let output = run(root.path(), &["--json", "/sys/class/mine/mine0"]);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let properties = &told["properties"];
+    assert_eq!((&properties["ID_X"], &properties["ID_Z"]), (&json!("said"), &json!("2")));
+    assert_eq!(properties["ID_Y"], Value::Null);
+    assert_eq!(told["programs"][1]["outcome"], "exit status 1");
+    assert!(!root.path().join("touched").exists());
 }

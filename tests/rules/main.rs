@@ -9,6 +9,9 @@ mod answer;
 mod damaged;
 mod dry_run;
 mod generate;
+#[path = "../live/inject.rs"]
+#[expect(dead_code, reason = "the daemon's tests forge messages as well")]
+mod inject;
 mod installed;
 #[path = "../namespaces/mod.rs"]
 mod namespaces;
@@ -24,4 +27,5 @@ mod static_nodes;
 mod table;
 mod tree;
 mod verify;
+mod whole;
 mod world;

@@ -22,7 +22,7 @@ const EACH: usize = 10;
 const DAMAGED: usize = 1500;
 
 /// Our tree on `/sys`, and nobody else's rules.
-fn alone() -> Tree {
+pub(crate) fn alone() -> Tree {
     let mut mask = Command::new("mount");
     mask.args(["-t", "tmpfs", "tmpfs", "/usr/lib/udev/rules.d"]);
     assert!(mask.status().unwrap().success());

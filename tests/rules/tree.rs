@@ -143,7 +143,7 @@ impl Tree {
         let path = self.root.join(&devpath("disk")[1..]).join("writable");
         fs::write(path, "old\n").unwrap();
         for (_, _, _, uevent) in DEVICES {
-            node(uevent);
+            plug(uevent);
         }
     }
 
@@ -158,12 +158,21 @@ pub(crate) fn devpath(device: &str) -> &'static str {
     known.unwrap_or_else(|| panic!("no device {device}")).1
 }
 
+/// The value of a `uevent` file's line.
+fn value<'a>(uevent: &'a str, key: &str) -> Option<&'a str> {
+    uevent.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+}
+
+/// Removes the node that a `uevent` file speaks of, as the kernel does.
+pub(crate) fn unplug(uevent: &str) {
+    if let Some(name) = value(uevent, "DEVNAME") {
+        fs::remove_file(Path::new("/dev").join(name)).unwrap();
+    }
+}
+
 /// Makes the node that a `uevent` file speaks of, as the kernel does: root's, 0600.
-fn node(uevent: &str) {
-    let value = |key: &str| {
-        let prefix = format!("{key}=");
-        uevent.lines().find_map(|line| line.strip_prefix(&prefix))
-    };
+pub(crate) fn plug(uevent: &str) {
+    let value = |key| value(uevent, key);
     let (Some(name), Some(major), Some(minor)) = (value("DEVNAME"), value("MAJOR"), value("MINOR"))
     else {
         return;
