@@ -1,5 +1,6 @@
 //! Writes the packets of `tests/fixtures/uevents` as files, for the fuzzer to begin with; into a folder
-//! whose name ends in `rules`, the cases of `tests/fixtures/rules`; in `hwdb`, a source and what is compiled of it.
+//! whose name ends in `rules`, the cases of `tests/fixtures/rules`; in `hwdb`, a source and what is compiled of it;
+//! in `link`, the cases of `tests/fixtures/net`.
 
 #[path = "../tests/uevent_packets/mod.rs"]
 #[allow(dead_code, reason = "packets are checked by the target")]
@@ -18,6 +19,9 @@ fn main() -> std::io::Result<()> {
     if folder.ends_with("rules") {
         return rules(&folder);
     }
+    if folder.ends_with("link") {
+        return links(&folder);
+    }
     if folder.ends_with("hwdb") {
         return hwdb(&folder);
     }
@@ -29,6 +33,23 @@ fn main() -> std::io::Result<()> {
     let all = good.concat().into_iter().chain(hostile.into_iter().map(|(_, _, packet)| packet));
     for (index, packet) in all.enumerate() {
         fs::write(folder.join(format!("seed-{index:03}")), packet)?;
+    }
+    Ok(())
+}
+
+fn links(folder: &Path) -> std::io::Result<()> {
+    let cases = [
+        include_str!("../tests/fixtures/net/matches.txt"),
+        include_str!("../tests/fixtures/net/names.txt"),
+        include_str!("../tests/fixtures/net/settings.txt"),
+        include_str!("../tests/fixtures/net/syntax.txt"),
+    ];
+    let cases = cases.iter().flat_map(|file| file.split("=== ")).filter(|case| !case.is_empty());
+    for (index, case) in cases.enumerate() {
+        let lines = case.lines().skip(1).filter(|line| !line.starts_with("--- "));
+        // the first byte says where the drop-in begins
+        let text = ["\x7f"].into_iter().chain(lines).collect::<Vec<_>>().join("\n");
+        fs::write(folder.join(format!("seed-{index:03}")), text)?;
     }
     Ok(())
 }

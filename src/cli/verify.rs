@@ -1,4 +1,4 @@
-//! `mapdevctl verify`: mistakes in udev rules, found without a daemon.
+//! `mapdevctl verify`: mistakes in udev rules and `.link` files, found without a daemon.
 
 use std::path::{Path, PathBuf};
 
@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::escape;
 use super::failure::Failure;
 use super::output::{Output, Tone};
+use crate::net;
 use crate::rules::files::{self, Text};
 use crate::rules::lint::lint;
 use crate::rules::names::Names;
@@ -15,28 +16,47 @@ use crate::rules::resolve::Rules;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Rules files [default: all that the device manager would read]
+    /// Rules and .link files [default: all that the device manager would read]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// Look for rules folders, users and groups below this folder
+    /// Look for folders of rules and of .link files, users and groups below this folder
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
 }
 
 pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
-    let (texts, mut problems) =
-        if args.files.is_empty() { files::texts(&args.root) } else { read(&args.files) };
+    let (links, paths): (Vec<_>, Vec<_>) =
+        args.files.iter().cloned().partition(|path| is_link(path));
+    let all = args.files.is_empty();
+    let (mut texts, mut problems) = if all { files::texts(&args.root) } else { read(&paths) };
     let names = Names::load(&args.root);
     let mut rules = Rules::default();
     for text in &texts {
         problems.extend(rules.add(&text.path, &text.bytes, &names));
     }
     problems.extend(lint(&rules));
+    let links = if all {
+        let (links, mut found) = net::texts(&args.root);
+        problems.append(&mut found);
+        links
+    } else {
+        let (links, mut found) = read(&links);
+        problems.append(&mut found);
+        links.into_iter().map(|text| net::Texts(vec![(text.path, text.bytes)])).collect()
+    };
+    for file in links {
+        problems.extend(file.parse().1);
+        texts.extend(file.0.into_iter().map(|(path, bytes)| Text { path, bytes }));
+    }
     // as they are met when the files are read; in a file, by place
     let place = |path: &Path| texts.iter().position(|text| text.path == path);
     problems.sort_by_key(|problem| (place(&problem.file), problem.line, problem.column));
     show(&problems, &texts, &rules, output)
+}
+
+fn is_link(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "link")
 }
 
 fn read(paths: &[PathBuf]) -> (Vec<Text>, Vec<Problem>) {

@@ -49,10 +49,10 @@ impl LinkFiles {
     /// Reads the files below `root`, and leaves out those whose conditions do not hold.
     #[must_use]
     pub fn load(root: &Path, machine: &Machine) -> (Self, Vec<Problem>) {
-        let mut problems = Vec::new();
+        let (all, mut problems) = texts(root);
         let mut files = Vec::new();
-        for path in find(root, "", ".link", &mut problems) {
-            let (file, mut found) = load(root, &path);
+        for texts in &all {
+            let (file, mut found) = texts.parse();
             problems.append(&mut found);
             let file = file.filter(|file| file.counts_on(machine));
             files.extend(file.map(|mut file| {
@@ -74,29 +74,44 @@ impl LinkFiles {
     }
 }
 
-/// Reads one file with its drop-ins below `root`; `None` for one that counts for nothing.
+/// A file and its drop-ins: where they are and what is in them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Texts(pub Vec<(PathBuf, Vec<u8>)>);
+
+impl Texts {
+    /// As [`LinkFile::parse`].
+    #[must_use]
+    pub fn parse(&self) -> (Option<LinkFile>, Vec<Problem>) {
+        let texts: Vec<_> = self.0.iter().map(|(path, bytes)| Text { path, bytes }).collect();
+        LinkFile::parse(&texts)
+    }
+}
+
+/// Every file that counts below `root`, in the order in which they are asked; masked ones are left out.
 #[must_use]
-pub fn load(root: &Path, path: &Path) -> (Option<LinkFile>, Vec<Problem>) {
+pub fn texts(root: &Path) -> (Vec<Texts>, Vec<Problem>) {
     let mut problems = Vec::new();
-    let bytes = match read(path) {
-        // an empty file masks those of its name in other folders
-        Ok(bytes) if bytes.is_empty() => return (None, problems),
-        Ok(bytes) => bytes,
-        Err(problem) => return (None, vec![*problem]),
-    };
-    let mut texts = vec![(path.to_owned(), bytes)];
-    let mut folder = path.file_name().unwrap_or_default().to_owned();
-    folder.push(".d");
-    for path in find(root, &folder, ".conf", &mut problems) {
+    let mut all = Vec::new();
+    for path in find(root, "", ".link", &mut problems) {
         match read(&path) {
-            Ok(bytes) => texts.push((path, bytes)),
+            // an empty file masks those of its name in other folders
+            Ok(bytes) if bytes.is_empty() => {}
+            Ok(bytes) => {
+                let mut texts = vec![(path.clone(), bytes)];
+                let mut folder = path.file_name().unwrap_or_default().to_owned();
+                folder.push(".d");
+                for path in find(root, &folder, ".conf", &mut problems) {
+                    match read(&path) {
+                        Ok(bytes) => texts.push((path, bytes)),
+                        Err(problem) => problems.push(*problem),
+                    }
+                }
+                all.push(Texts(texts));
+            }
             Err(problem) => problems.push(*problem),
         }
     }
-    let texts: Vec<_> = texts.iter().map(|(path, bytes)| Text { path, bytes }).collect();
-    let (file, mut found) = LinkFile::parse(&texts);
-    problems.append(&mut found);
-    (file, problems)
+    (all, problems)
 }
 
 /// The files of all folders whose name ends so, in the order of their names; `below` is a folder in

@@ -17,13 +17,14 @@ mod link_file;
 mod matching;
 mod naming;
 mod netlink;
+pub mod rename;
 mod setup;
 mod sriov;
 mod values;
 mod words;
 
 pub use condition::Machine;
-pub use files::{FOLDERS, LinkFiles, load};
+pub use files::{FOLDERS, LinkFiles, Texts, texts};
 pub use interface::{Interface, Interfaces};
 pub use link_file::{LinkFile, Text};
 pub use setup::{Outcome, Setup};

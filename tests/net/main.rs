@@ -5,7 +5,11 @@
     reason = "a test prints what was found, and has failed when it cannot go on"
 )]
 
+mod damaged;
 mod interface;
+#[path = "../link_text/mod.rs"]
+#[expect(unreachable_pub, reason = "the fuzzer uses it as well")]
+mod link_text;
 #[path = "../namespaces/mod.rs"]
 mod namespaces;
 mod peer;

@@ -86,3 +86,24 @@ fn on_a_terminal_the_line_is_shown_with_a_caret() {
         "{out}"
     );
 }
+
+#[test]
+fn mistakes_in_link_files_are_told_by_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[Match]\nOriginalName=eth*\n[Link]\nMTUBytes=1400X\nNamePolcy=path\n";
+    fs::write(folder.path().join("10-a.link"), text).unwrap();
+    let output = verify(&["10-a.link"], folder.path());
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        shown(&output.stdout),
+        "10-a.link:4:10: error: MTUBytes wants a size below 4G, such as 1500 or 9K\n\
+         10-a.link:5:1: warning: no such key in [Link]; did you mean \"NamePolicy\"?\n"
+    );
+    let network = folder.path().join("etc/systemd/network");
+    fs::create_dir_all(network.join("10-a.link.d")).unwrap();
+    fs::write(network.join("10-a.link"), "[Link]\nAlias=x\n").unwrap();
+    fs::write(network.join("10-a.link.d/b.conf"), "[Match]\nHost=*\n[Link]\nDuplex=no\n").unwrap();
+    let output = verify(&["--root", "."], folder.path());
+    let told = "./etc/systemd/network/10-a.link.d/b.conf:4:8: error: Duplex wants half or full\n";
+    assert_eq!((shown(&output.stdout).as_str(), output.status.code()), (told, Some(1)));
+}
