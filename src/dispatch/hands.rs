@@ -178,20 +178,28 @@ impl Hands {
         }
         decision.finish();
         take_back(job.known.as_deref(), &mut decision);
+        let renamed = if self.active && !repeated && said.failed.is_none() {
+            self.rename(device, &mut decision, old.as_ref(), problems)
+        } else {
+            Ok(None)
+        };
         let known = job.known.as_deref().map(|known| &known.decision);
         let apply = to_apply(&decision, known, &said.spoken);
         let (permissions, mut mismatches) = self.node(device, &decision, &apply, problems);
         if !job.compare {
             mismatches = before.map(|known| known.mismatches.clone()).unwrap_or_default();
         }
-        let record = match &said.failed {
-            Some(_) => old.unwrap_or_default(),
-            None => self.record(device, before, old.as_ref(), &decision, problems),
+        let record = match (&said.failed, &renamed) {
+            (Some(_), _) | (_, Err(_)) => old.unwrap_or_default(),
+            (None, Ok(_)) => self.record(device, before, old.as_ref(), &decision, problems),
         };
         let module = device.module().map(|name| name.escape_ascii().to_string());
         let known = Known {
             id: device.id().clone(),
-            uevent: device.uevent().clone(),
+            uevent: match &renamed {
+                Ok(Some(uevent)) => Arc::new(uevent.clone()),
+                Ok(None) | Err(_) => device.uevent().clone(),
+            },
             instance,
             module,
             generation: job.book.generation,
@@ -202,9 +210,10 @@ impl Hands {
             mismatches,
             by_kernel: None,
         };
-        let run = self.active && !repeated && said.failed.is_none();
+        let failed = said.failed.or_else(|| Some(Box::new(known.failed(renamed.err()?))));
+        let run = self.active && !repeated && failed.is_none();
         let run = run && self.run_at_once(device, job, &known, problems);
-        Outcome::Settled { known: Box::new(known), failed: said.failed, run }
+        Outcome::Settled { known: Box::new(known), failed, run }
     }
 
     /// Builtins of a device without node want nothing that others do first: that saves a hand-over.

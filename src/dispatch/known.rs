@@ -131,6 +131,18 @@ impl Known {
         all
     }
 
+    /// What clients are told of an event that failed after its rules.
+    pub(super) fn failed(&self, errno: i32) -> Told {
+        let mut shown = self.clone();
+        // its record is still that of before
+        shown.record.sticky_tags.clone_from(&self.decision.tags.sticky);
+        shown.record.current_tags.clone_from(&self.decision.tags.current);
+        let sticky_tags = shown.record.sticky_tags.clone();
+        let mut told = Told { properties: shown.owned_properties(), sticky_tags };
+        told.fail(errno);
+        told
+    }
+
     /// The same as a program gets them.
     #[must_use]
     pub fn owned_properties(&self) -> Vec<Pair> {

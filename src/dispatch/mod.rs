@@ -19,6 +19,7 @@ mod load;
 mod names;
 mod place;
 mod publish;
+mod rename;
 mod settle;
 mod sweep;
 mod table;

@@ -18,11 +18,11 @@ const MADE: [(&str, &str); 9] = [
     ("lo", "link show lo"),
 ];
 
-fn ip(words: &str) -> String {
+pub(crate) fn ip(words: &str) -> String {
     try_ip(words).unwrap_or_else(|error| panic!("ip {words}: {error}"))
 }
 
-fn try_ip(words: &str) -> Result<String, String> {
+pub(crate) fn try_ip(words: &str) -> Result<String, String> {
     let output = Command::new("ip").args(words.split(' ')).output().expect("wanted iproute2");
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned());

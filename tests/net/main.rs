@@ -10,10 +10,14 @@ mod interface;
 #[path = "../link_text/mod.rs"]
 #[expect(unreachable_pub, reason = "the fuzzer uses it as well")]
 mod link_text;
+#[path = "../live/listen.rs"]
+#[expect(dead_code, reason = "events are not counted here")]
+mod listen;
 #[path = "../namespaces/mod.rs"]
 mod namespaces;
 mod peer;
 #[path = "../live/random.rs"]
 mod random;
 mod random_files;
+mod renames;
 mod table;

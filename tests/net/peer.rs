@@ -12,7 +12,6 @@ mount -t tmpfs -o mode=0755 tmpfs /run
 mkdir -p /run/udev/data /etc/systemd/network
 mount -t tmpfs tmpfs /etc/systemd/network
 mount -t tmpfs tmpfs /usr/lib/systemd/network
-exec \"$0\" \"$@\"
 ";
 
 /// Runs the test again in namespaces where it disturbs nobody; `body` runs there.
@@ -20,6 +19,11 @@ exec \"$0\" \"$@\"
 /// Without a systemd-udevd there is nobody to compare with: the test says so, and fails where
 /// `MAPDEV_REQUIRE_UDEV` is set.
 pub(crate) fn private(module: &str, test: &str, body: impl FnOnce()) {
+    private_with(module, test, "", body);
+}
+
+/// As [`private`], with further lines of the shell before.
+pub(crate) fn private_with(module: &str, test: &str, further: &str, body: impl FnOnce()) {
     if namespaces::inside() {
         return body();
     }
@@ -29,7 +33,8 @@ pub(crate) fn private(module: &str, test: &str, body: impl FnOnce()) {
         println!("skipped: there is no udevadm 252 to compare with");
         return;
     }
-    namespaces::again(module, test, PREPARE);
+    let prepare = [PREPARE, further, "exec \"$0\" \"$@\"\n"].concat();
+    namespaces::again(module, test, &prepare);
 }
 
 /// What a side says: properties, and the lines of files that it refuses.
