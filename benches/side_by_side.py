@@ -6,9 +6,10 @@ machine that is busy for a while is busy for all of them. Wants root. Nothing of
 changed; its own device manager may run. Table on the terminal, all figures in
 target/bench/side-by-side.json.
 
-Both apply the rules that the machine has installed, less the one that starts systemd-sysctl for each
-network interface: that program costs more than everything else, and is measured for itself with
-`--sysctl`. `--veth 100,1000` measures how the cost of an event grows with the machine.
+Both apply the rules of Debian's package udev, less the one that starts systemd-sysctl for each network
+interface: that program costs more than everything else, and is measured for itself with `--rules whole`;
+`--rules installed` takes the other packages' rules too, with the programs that they start. `--veth
+100,1000` measures how the cost of an event grows with the machine.
 """
 
 import argparse
@@ -31,15 +32,11 @@ TRACED_EVENTS = 500
 BUS = "unix:path=/run/bus"
 OURS_ACTIVE = [str(MAPDEVD), "--mode", "active", "--bus"]
 MANAGERS = {
-    "mapdevd": {"command": [*OURS_ACTIVE, "none"], "rules": "installed"},
-    "udevd": {"command": [UDEVD], "rules": "installed"},
-    "mapdevd + bus": {"command": [*OURS_ACTIVE, BUS], "rules": "installed", "bus": True},
+    "mapdevd": {"command": [*OURS_ACTIVE, "none"]},
+    "udevd": {"command": [UDEVD]},
+    "mapdevd + bus": {"command": [*OURS_ACTIVE, BUS], "bus": True},
     "mapdevd, no rules": {"command": [*OURS_ACTIVE, "none"], "rules": "none"},
     "udevd, no rules": {"command": [UDEVD], "rules": "none"},
-}
-WITH_SYSCTL = {
-    "mapdevd": {"command": [*OURS_ACTIVE, "none"], "rules": "whole"},
-    "udevd": {"command": [UDEVD], "rules": "whole"},
 }
 OURS, PEER = "mapdevd", "udevd"
 
@@ -149,15 +146,13 @@ def options():
     parser.add_argument("--events", type=int, default=10_000, help="of a storm (10000)")
     parser.add_argument("--quick", action="store_true", help="2 runs, 2000 events")
     parser.add_argument("--only", action="append", choices=MANAGERS, help="this manager; may be repeated")
-    parser.add_argument("--sysctl", action="store_true", help="with the rule that starts systemd-sysctl, and no other table")
+    parser.add_argument("--rules", choices=["udev", "installed", "whole"], default="udev", help="which rules both apply (udev)")
     parser.add_argument("--veth", type=counts, default=[], metavar="N,N", help="the same with so many network interfaces more")
     parser.add_argument("--json", type=Path, default=JSON)
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.runs, chosen.events = 2, 2000
-    chosen.managers = WITH_SYSCTL if chosen.sysctl else MANAGERS
-    if chosen.only:
-        chosen.managers = {who: chosen.managers[who] for who in chosen.only}
+    chosen.managers = {who: {"rules": chosen.rules, **MANAGERS[who]} for who in chosen.only or MANAGERS}
     return chosen
 
 

@@ -31,11 +31,15 @@ def mount(*words):
 
 
 def take_rules(rules):
-    """Leaves all rules of the machine, all but what starts systemd-sysctl, or none."""
+    """Leaves none of the machine's rules, udev's own, or all; never what starts systemd-sysctl."""
+    own = subprocess.run(["dpkg", "-L", "udev"], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    own = {os.path.basename(path) for path in own}
     for folder in filter(os.path.isdir, ["/usr/lib/udev/rules.d", "/etc/udev/rules.d"]):
         texts = {path.name: path.read_bytes() for path in Path(folder).glob("*.rules")}
         mount("-t", "tmpfs", "rules", folder)
-        for name, text in texts.items() if rules == "installed" else ():
+        for name, text in texts.items():
+            if rules == "none" or (rules == "udev" and name not in own):
+                continue
             lines = [line for line in text.splitlines(True) if b"/systemd-sysctl " not in line]
             Path(folder, name).write_bytes(b"".join(lines))
         mount("-o", "remount,ro", folder)

@@ -34,6 +34,9 @@ const LINE_MAX: usize = 1024;
 /// How long a program may take to end when it was told to, before it is killed.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// Who waits for less than this keeps his place: a thread in it would cost more.
+pub const SHORT: Duration = Duration::from_millis(5);
+
 /// Read from a pipe at once.
 const PIECE: usize = 4096;
 
@@ -130,7 +133,6 @@ impl Programs {
         if limit.is_zero() {
             return Said::nothing(Outcome::TimeUp(Duration::ZERO));
         }
-        let _waiting = self.pause.as_deref().map(Waiting::begin);
         self.wait(task, limit)
             .unwrap_or_else(|error| Said::nothing(Outcome::CannotRun(error.to_string())))
     }
@@ -163,7 +165,11 @@ impl Programs {
         };
         let begun = Instant::now();
         let third = limit / 3;
-        let mut ended = ears.until_end(&pidfd, begun + third, task)?;
+        let mut ended = ears.until_end(&pidfd, begun + third.min(SHORT), task)?;
+        let _waiting = self.pause.as_deref().filter(|_| !ended).map(Waiting::begin);
+        if !ended {
+            ended = ears.until_end(&pidfd, begun + third, task)?;
+        }
         if !ended {
             let name = shown(task);
             warn!("{}: `{name}` runs for {} s already", task.by, third.as_secs_f32());

@@ -28,6 +28,7 @@ use net_id::scheme::Scheme;
 use crate::clean::is_blank;
 use crate::device::Device;
 use crate::device::hwdb::Hwdb;
+use crate::exec::Pause;
 use crate::modules::ModuleDb;
 use crate::net::LinkFiles;
 use crate::probe::Probe;
@@ -172,6 +173,12 @@ impl Kit {
     #[must_use]
     pub fn probing(self, probe: Probe) -> Self {
         Self { probe, ..self }
+    }
+
+    /// Who is told when a disk lets one wait.
+    #[must_use]
+    pub fn with_pause(self, pause: Arc<dyn Pause>) -> Self {
+        Self { probe: self.probe.with_pause(pause), ..self }
     }
 
     /// Looks anew at what builtins read once: the hardware database and modprobe.d; `modules` are those

@@ -161,6 +161,8 @@ pub(super) struct Workers {
     /// Chores that may be under way at once; and threads that may wait in the middle of an event.
     waiting_max: usize,
     threads: Arc<AtomicUsize>,
+    /// Those of the threads that wait for somebody at the moment.
+    paused: Arc<AtomicUsize>,
     started: usize,
     under_way: usize,
     chores: usize,
@@ -178,7 +180,7 @@ impl Workers {
         // as many as there can be for all jobs under way: nobody ever waits to be rid of one
         let (answers, done) = mpsc::channel(2 * (room + 2 * waiting_max + count));
         let hands = Hands::new(config)?;
-        let threads = Arc::new(AtomicUsize::new(0));
+        let (threads, paused) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
         let (started, under_way, chores, waiting) = (0, 0, 0, 0);
         let mut workers = Self {
             jobs,
@@ -188,6 +190,7 @@ impl Workers {
             count,
             waiting_max,
             threads,
+            paused,
             started,
             under_way,
             chores,
@@ -200,12 +203,17 @@ impl Workers {
     }
 
     fn add(&mut self, idle: Option<Duration>) -> io::Result<()> {
-        let told = Arc::new(Waits { answers: self.answers.clone(), told: AtomicBool::new(false) });
+        let told = Arc::new(Waits {
+            answers: self.answers.clone(),
+            told: AtomicBool::new(false),
+            paused: self.paused.clone(),
+        });
         let worker = Worker {
             hands: self.hands.clone().with_pause(told.clone()),
             inbox: self.inbox.clone(),
             threads: self.threads.clone(),
             waits: told,
+            count: self.count,
             idle,
         };
         let name = format!("worker-{}", self.started);
@@ -268,17 +276,21 @@ impl Workers {
 struct Waits {
     answers: mpsc::Sender<Answer>,
     told: AtomicBool,
+    paused: Arc<AtomicUsize>,
 }
 
 impl Pause for Waits {
     fn begin(&self) {
+        self.paused.fetch_add(1, Ordering::SeqCst);
         if !self.told.swap(true, Ordering::Relaxed) {
             // without dispatch nobody's place is wanted
             drop(self.answers.blocking_send(Answer::Waits));
         }
     }
 
-    fn end(&self) {}
+    fn end(&self) {
+        self.paused.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// One thread.
@@ -287,6 +299,9 @@ struct Worker {
     inbox: Receiver<Job>,
     threads: Arc<AtomicUsize>,
     waits: Arc<Waits>,
+    /// Threads that work at once.
+    count: usize,
+    /// Of a thread that took another's place.
     idle: Option<Duration>,
 }
 
@@ -304,6 +319,9 @@ impl Worker {
     /// `None` if there is nothing more to do.
     fn next(&self) -> Option<Job> {
         let Some(idle) = self.idle else { return self.inbox.recv().ok() };
+        if self.leaves() {
+            return None;
+        }
         if let Ok(job) = self.inbox.recv_timeout(idle) {
             return Some(job);
         }
@@ -312,6 +330,14 @@ impl Worker {
         let job = self.inbox.try_recv().ok()?;
         self.threads.fetch_add(1, Ordering::SeqCst);
         Some(job)
+    }
+
+    /// Whether those whose place it took are back: more threads than processors only change places.
+    fn leaves(&self) -> bool {
+        let paused = || self.waits.paused.load(Ordering::SeqCst);
+        let fewer =
+            |threads: usize| (threads.saturating_sub(paused()) > self.count).then(|| threads - 1);
+        self.threads.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_ok()
     }
 
     fn one(&self, mut job: Job) -> Done {

@@ -20,6 +20,7 @@ use self::protocol::{Found, Question, Refusal};
 use self::slot::{Slot, Task};
 use crate::config::Config;
 use crate::device::Device;
+use crate::exec::Pause;
 
 /// Where a package puts the helper.
 const INSTALLED: &str = "/usr/lib/mapdev/mapdev-probe";
@@ -68,6 +69,8 @@ pub struct Probe {
     limit: Duration,
     /// When the time of the event at hand is up.
     until: Cell<Option<Instant>>,
+    /// Who is told when a disk lets one wait.
+    pause: Option<Arc<dyn Pause>>,
     /// A thread that has nothing to do.
     idle: RefCell<Option<Slot>>,
     /// Counts the threads of all clones, also those that nobody waits for any more.
@@ -81,6 +84,7 @@ impl Clone for Probe {
             dev: self.dev.clone(),
             limit: self.limit,
             until: Cell::default(),
+            pause: self.pause.clone(),
             idle: RefCell::default(),
             slots: self.slots.clone(),
         }
@@ -103,6 +107,7 @@ impl Probe {
             dev,
             limit,
             until: Cell::default(),
+            pause: None,
             idle: RefCell::default(),
             slots: Arc::default(),
         }
@@ -123,6 +128,12 @@ impl Probe {
         beside.filter(|path| path.is_file()).unwrap_or_else(|| INSTALLED.into())
     }
 
+    /// With somebody who is told when a disk lets one wait.
+    #[must_use]
+    pub fn with_pause(self, pause: Arc<dyn Pause>) -> Self {
+        Self { pause: Some(pause), ..self }
+    }
+
     /// Questions get no reply after this.
     pub fn until(&self, end: Instant) {
         self.until.set(Some(end));
@@ -138,7 +149,8 @@ impl Probe {
         let idle = self.idle.take();
         let slot = idle.map_or_else(|| self.start(), Ok)?;
         let left = self.until.get().map(|end| end.saturating_duration_since(Instant::now()));
-        let (answer, slot) = slot.ask(task, left.map_or(self.limit, |left| left.min(self.limit)));
+        let limit = left.map_or(self.limit, |left| left.min(self.limit));
+        let (answer, slot) = slot.ask(task, limit, self.pause.as_deref());
         self.idle.replace(slot);
         answer
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::fs::{FileType, Mode, OFlags, fstat, major, minor, open};
 
 use super::facts::{Disk, Facts};
@@ -17,6 +17,7 @@ use super::helper::{Helper, Silence};
 use super::protocol::{Fact, Found, Question, Reply};
 use super::{Counted, Failed};
 use crate::device::Device;
+use crate::exec::{Pause, SHORT, Waiting};
 
 /// How much longer the one who asks waits than the thread, whose word is the better one.
 const GRACE: Duration = Duration::from_secs(1);
@@ -95,11 +96,20 @@ impl Slot {
     }
 
     /// The answer, and the slot if it can be used again.
-    pub(super) fn ask(self, task: Task, limit: Duration) -> (Result<Found, Failed>, Option<Self>) {
+    pub(super) fn ask(
+        self,
+        task: Task,
+        limit: Duration,
+        pause: Option<&dyn Pause>,
+    ) -> (Result<Found, Failed>, Option<Self>) {
         let answer = match self.tasks.send((task, limit)) {
-            Ok(()) => self.answers.recv_timeout(limit + GRACE).ok(),
-            Err(_) => None,
+            Ok(()) => self.answers.recv_timeout(SHORT).or_else(|_| {
+                let _waiting = pause.map(Waiting::begin);
+                self.answers.recv_timeout(limit + GRACE)
+            }),
+            Err(_) => Err(RecvTimeoutError::Disconnected),
         };
+        let answer = answer.ok();
         match answer {
             Some((answer, goes_on)) => (answer, goes_on.then_some(self)),
             // in the kernel, opening the device; the thread ends when that does

@@ -79,7 +79,7 @@ impl Machine {
     pub fn with_pause(self, pause: Arc<dyn Pause>) -> Self {
         let told = Some(pause.clone());
         let programs = self.programs.map(|programs| Programs { pause: told, ..programs });
-        Self { programs, pause: Some(pause), ..self }
+        Self { programs, kit: self.kit.with_pause(pause.clone()), pause: Some(pause), ..self }
     }
 
     /// It writes to sysfs and to sysctls.
@@ -154,8 +154,8 @@ impl World for Machine {
     }
 
     fn builtin(&self, builtin: Builtin, call: &Call<'_>) -> Ran<Vec<Pair>> {
-        let slow = matches!(builtin, Builtin::Blkid | Builtin::Kmod);
-        let _waiting = self.pause.as_deref().filter(|_| slow).map(Waiting::begin);
+        let loads = builtin == Builtin::Kmod;
+        let _waiting = self.pause.as_deref().filter(|_| loads).map(Waiting::begin);
         self.kit.run(builtin, call)
     }
 

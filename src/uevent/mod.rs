@@ -121,7 +121,7 @@ impl Uevent {
     }
 
     /// All properties in the order of the packet, ACTION, DEVPATH and SEQNUM among them.
-    pub fn properties(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn properties(&self) -> impl DoubleEndedIterator<Item = (&[u8], &[u8])> {
         self.properties.iter().map(|(key, value)| {
             let slice = |range: &Range<usize>| self.bytes.get(range.clone()).unwrap_or_default();
             (slice(key), slice(value))
@@ -131,7 +131,7 @@ impl Uevent {
     /// The value of a property; of several with one key, the last.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        self.properties().filter(|(k, _)| *k == key).last().map(|(_, value)| value)
+        self.properties().rfind(|(k, _)| *k == key).map(|(_, value)| value)
     }
 
     /// Whether this event says of the device what `other` said, and no more: no media change, no

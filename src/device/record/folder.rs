@@ -80,7 +80,8 @@ impl Records {
     pub fn write(&self, id: &DeviceId, record: &Record, old: Option<&Record>) -> io::Result<()> {
         self.tag(id, old.map_or(&[], |old| &old.sticky_tags), &record.sticky_tags)?;
         if !is_numbered(id) && record.is_empty() {
-            return self.unlink(id);
+            // where there was nothing to say before, there is no file
+            return if old.is_some_and(Record::is_empty) { Ok(()) } else { self.unlink(id) };
         }
         let has_node = id.devnum().is_some();
         let text = record.written(has_node);
