@@ -10,7 +10,7 @@ if [ "$(id -u)" = 0 ] && ! unshare --mount true 2>/dev/null; then
     exit 1
 fi
 
-packages=(gcc libc6-dev git dbus-daemon dbus-bin systemd udev kmod polkitd pkexec acl procps iproute2
+packages=(gcc libc6-dev git dbus-daemon dbus-bin systemd udev kmod polkitd pkexec acl procps iproute2 strace
     util-linux shellcheck lintian dpkg-dev mandoc mmdebstrap libarchive-tools cpio qemu-system-x86
     busybox-static binutils xz-utils file make gcc-12 sparse ethtool
     # what makes the disks that are probed

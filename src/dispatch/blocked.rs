@@ -27,6 +27,8 @@ pub(super) struct Blocked {
     /// What a walk met, and since when; one of each device.
     met: BTreeMap<DeviceId, (Arc<Uevent>, std::time::Instant)>,
     again: Option<Instant>,
+    /// The daemon ends, and waits for no lock.
+    ends: bool,
 }
 
 impl Blocked {
@@ -53,6 +55,10 @@ impl Blocked {
 impl Dispatch {
     /// The disk was locked: the event waits, with all that comes after it.
     pub(super) fn block(&mut self, mut job: Job) {
+        if self.blocked.ends {
+            self.leave(job);
+            return;
+        }
         let since = *job.blocked.get_or_insert_with(std::time::Instant::now);
         if since.elapsed() >= PATIENCE {
             self.give_up(job);
@@ -62,8 +68,25 @@ impl Dispatch {
         self.blocked.again.get_or_insert_with(|| Instant::now() + PAUSE);
     }
 
+    /// Waits no longer: the next start meets these devices.
+    pub(super) fn end_blocked(&mut self) {
+        self.blocked.ends = true;
+        self.blocked.again = None;
+        for job in std::mem::take(&mut self.blocked.jobs) {
+            self.leave(job);
+        }
+    }
+
+    fn leave(&mut self, job: Job) {
+        let what = "another program has its disk locked; left to the next start".to_owned();
+        self.over_without(job, [what]);
+    }
+
     /// A walk waits for no program that works on a disk: the device is as it was, and is met again.
     pub(super) fn meet_again(&mut self, job: &Job) {
+        if self.blocked.ends {
+            return;
+        }
         let now = std::time::Instant::now();
         self.blocked.met.entry(job.id()).or_insert((job.uevent.clone(), now));
         self.blocked.again.get_or_insert_with(|| Instant::now() + PAUSE);

@@ -230,6 +230,7 @@ impl Dispatch {
             if !stopping && *stop.borrow() {
                 stopping = true;
                 self.hear_rest();
+                self.end_blocked();
             }
             if stopping && self.queue.is_idle() {
                 return Ok(());

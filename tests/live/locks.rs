@@ -66,8 +66,10 @@ fn a_locked_disk_waits_with_its_partitions_and_nobody_else() {
         let told: Vec<_> = told.iter().filter_map(|told| told.number("LIVE_N")).collect();
         assert_eq!(told, [first, second, third], "in their order");
 
-        // a start does not wait, and neither does a disk that goes
+        // neither the end of a daemon waits, nor its start, nor a disk that goes
         flock(&node, FlockOperation::LockExclusive).unwrap();
+        machine.change(&disk_0);
+        machine.change(&partition());
         daemon.stop();
         let daemon = Daemon::start(&machine, &machine.place, &bus, &manager, &ACTIVE);
         let link = machine.place.dev.join("live/loop7");
