@@ -6,6 +6,7 @@
 )]
 
 mod ask;
+mod complete;
 mod generate;
 #[path = "../namespaces/mod.rs"]
 mod namespaces;
