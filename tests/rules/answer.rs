@@ -55,6 +55,9 @@ pub(crate) fn theirs(devpath: &str, action: &str) -> (Answer, String) {
     answer.insert("(run)".into(), runs);
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     let labels = log.lines().filter_map(|line| line.split_once(" SECLABEL{"));
+    // behind the rule's place; other messages quote what a rule says
+    let labels =
+        labels.filter(|(head, _)| head.rsplit(' ').next().is_some_and(|w| w.contains(".rules:")));
     labels_of(labels.map(|(_, label)| label.replace("}='", "=")), &mut answer);
     (answer, log)
 }
