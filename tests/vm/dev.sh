@@ -18,6 +18,7 @@ make_guest() {
     new_overlay tests/vm/dev-guest.sh
     install -D -m 0755 -s "$binaries/mapdevd" "$guest/usr/sbin/mapdevd"
     install -D -m 0755 -s "$binaries/mapdevctl" "$guest/usr/bin/mapdevctl"
+    install -D -m 0755 -s "$binaries/mapdev-probe" "$guest/usr/lib/mapdev/mapdev-probe"
     install -D -m 0644 -t "$guest/usr/lib/systemd/system" units/mapdevd.service units/mapdevd-kernel.socket
     install -D -m 0644 -t "$guest/usr/share/dbus-1/system.d" dbus/org.mapdev1.conf
     install -D -m 0644 -t "$guest/usr/share/dbus-1/system-services" dbus/org.mapdev1.service
