@@ -6,7 +6,7 @@ SECONDS ?= 60
 CARGO   ?= cargo
 GEN     := target/generated
 
-.PHONY: help run vm check check-kasan check-dev check-newest bench fuzz deb man generated install advisories clean
+.PHONY: help run vm check check-kasan check-newest bench fuzz deb man generated install advisories clean
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -26,11 +26,6 @@ check:
 #: make check-kasan the kernel module under KASAN, lockdep and UBSAN; builds a kernel the first time
 check-kasan:
 	@scripts/kasan.sh
-
-#: make check-dev   Debian with systemd, the map as its /dev and ordinary programs; not yet well on Linux 6.12
-check-dev:
-	$(CARGO) build --locked --release --bins
-	tests/vm/dev.sh target/release
 
 #: make check-newest the kernel module compiled for the newest kernel of Debian
 check-newest:
