@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, mknodat, open, op
 
 use super::world::{World, char_device, null};
 
-const ROUNDS: u32 = 3;
+const ROUNDS: u32 = 6;
 
 fn folder(path: &Path) -> OwnedFd {
     open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap()
