@@ -7,6 +7,9 @@ pub mod config;
 // a mistake in any file that is read, and where it is
 pub mod problem;
 
+// files that somebody wrote by hand
+pub mod written;
+
 // the patterns of rules, policy and modprobe.d
 pub mod glob;
 

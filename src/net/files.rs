@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
@@ -17,6 +17,7 @@ use super::matching::Candidate;
 use super::naming::Scheme;
 use super::words::SECURE_ON;
 use crate::problem::{Problem, Severity};
+use crate::written;
 
 /// Folders of `.link` files below the root; of files of one name, the first folder's counts.
 pub const FOLDERS: [&str; 5] = [
@@ -157,25 +158,8 @@ fn find(
     found.into_values().collect()
 }
 
-/// The text of a file; an empty one for `/dev/null`.
 fn read(path: &Path) -> Result<Vec<u8>, Box<Problem>> {
-    let whole = |what: String| Box::new(Problem::whole(path, Severity::Error, what));
-    let unreadable = |error: io::Error| whole(format!("cannot be read: {error}"));
-    // a fifo would wait for a writer
-    let meta = fs::metadata(path).map_err(unreadable)?;
-    if meta.file_type().is_char_device() {
-        return Ok(Vec::new());
-    }
-    if !meta.is_file() {
-        return Err(whole("a regular file wanted".to_owned()));
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > FILE_LIMIT {
-        return Err(whole(format!("a file of at most {} MiB wanted", FILE_LIMIT >> 20)));
-    }
-    Ok(bytes)
+    written::read(path, FILE_LIMIT)
 }
 
 /// Reads the password that a file or a credential holds, as `WakeOnLanPassword=` says.

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use crate::rules::problem::{Problem, Severity};
+use crate::written;
 
 /// Folders of rules below the root; of files of one name, the first folder's counts.
 pub const FOLDERS: [&str; 5] = [
@@ -51,23 +51,7 @@ pub fn texts(root: &Path) -> (Vec<Text>, Vec<Problem>) {
 /// # Errors
 /// With what was wrong, when it cannot be read or is no file.
 pub fn read(path: &Path) -> Result<Vec<u8>, Box<Problem>> {
-    let whole = |what: String| Box::new(Problem::whole(path, Severity::Error, what));
-    let unreadable = |error: io::Error| whole(format!("cannot be read: {error}"));
-    // a fifo would wait for a writer
-    let meta = fs::metadata(path).map_err(unreadable)?;
-    if meta.file_type().is_char_device() {
-        return Ok(Vec::new());
-    }
-    if !meta.is_file() {
-        return Err(whole("a regular file wanted".to_owned()));
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > FILE_LIMIT {
-        return Err(whole(format!("file is larger than {} MiB", FILE_LIMIT >> 20)));
-    }
-    Ok(bytes)
+    written::read(path, FILE_LIMIT)
 }
 
 /// The files that count, in the order in which they are read.
