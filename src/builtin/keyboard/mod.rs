@@ -114,7 +114,6 @@ fn axes(file: &File) -> io::Result<bool> {
 
 /// EVIOCGABS and EVIOCSABS: value, minimum, maximum, fuzz, flat, resolution.
 fn set_axis(file: &File, axis: u8, limits: &[Option<i32>; 5]) -> io::Result<()> {
-    let axis = axis & 0x3f;
     let mut known = [0_i32; 6];
     Request::new(Way::FromKernel, b'E', 0x40 + axis).call(file, &mut known)?;
     for (limit, place) in limits.iter().zip([1, 2, 5, 3, 4]) {

@@ -15,6 +15,9 @@ static KEYS: LazyLock<HashMap<&str, u32>> = LazyLock::new(|| {
 /// More scan codes than any keyboard repeats by itself; udev's list ends here.
 const RELEASES_MAX: usize = 127;
 
+/// ABS_MAX of `include/uapi/linux/input-event-codes.h`; a number behind it would be another call's.
+const AXIS_MAX: u8 = 0x3f;
+
 /// What is to be done to a device, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -87,16 +90,19 @@ impl Plan {
 
     fn axis(&mut self, axis: &[u8], value: &[u8]) -> Option<&'static str> {
         let Some(axis) = unsigned(axis, 16) else { return Some("an axis in hex wanted") };
-        // the kernel has 64
-        let Ok(axis) = u8::try_from(axis) else { return Some("an axis below 40 wanted") };
-        match limits(value) {
-            Some(limits) => self.steps.push(Step::Axis(axis, limits)),
-            None => {
-                self.steps.push(Step::Open);
-                return Some("MIN:MAX:RESOLUTION:FUZZ:FLAT wanted, any of them left out");
+        let axis = u8::try_from(axis).ok().filter(|axis| *axis <= AXIS_MAX);
+        match (axis, limits(value)) {
+            (Some(axis), Some(limits)) => {
+                self.steps.push(Step::Axis(axis, limits));
+                return None;
             }
+            // udev has opened the node before it finds out
+            _ => self.steps.push(Step::Open),
         }
-        None
+        Some(match axis {
+            None => "an axis from 0 to 3f wanted",
+            Some(_) => "MIN:MAX:RESOLUTION:FUZZ:FLAT wanted, any of them left out",
+        })
     }
 }
 
@@ -188,12 +194,17 @@ mod tests {
             "KEYBOARD_KEY_20=nonsense",
             "EVDEV_ABS_00=1::3:",
             "EVDEV_ABS_01=1:2:3:4:5:6",
+            "EVDEV_ABS_3f=:7",
+            "EVDEV_ABS_40=:7",
+            "EVDEV_ABS_100=:7",
             "POINTINGSTICK_SENSITIVITY=256",
             "POINTINGSTICK_SENSITIVITY=255",
         ]);
         let limits = [Some(1), None, Some(3), None, None];
-        let steps = [Step::Key(0x1e, 114), Step::Open, Step::Axis(0, limits), Step::Open];
-        assert_eq!(plan.steps, [&steps[..], &[Step::Sensitivity(255)]].concat());
-        assert_eq!((plan.releases, plan.problems.len()), (vec![0x1e, 0x1f], 4));
+        let last = Step::Axis(0x3f, [None, Some(7), None, None, None]);
+        let steps = [Step::Key(0x1e, 114), Step::Open, Step::Axis(0, limits), Step::Open, last];
+        let behind = [Step::Open, Step::Open, Step::Sensitivity(255)];
+        assert_eq!(plan.steps, [&steps[..], &behind].concat());
+        assert_eq!((plan.releases, plan.problems.len()), (vec![0x1e, 0x1f], 6));
     }
 }
