@@ -48,6 +48,7 @@ vm() {
     tests/vm/shim.sh
     SHIM_COSTS=1 tests/vm/shim.sh
     tests/vm/names.sh target/release
+    tests/vm/devices.sh target/release
     tests/vm/dev.sh target/release
     tests/vm/try.sh target/release
 }
