@@ -23,14 +23,12 @@ use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use net_id::scheme::Scheme;
-
 use crate::clean::is_blank;
 use crate::device::Device;
 use crate::device::hwdb::Hwdb;
 use crate::exec::Pause;
 use crate::modules::ModuleDb;
-use crate::net::LinkFiles;
+use crate::net::{LinkFiles, Naming, Scheme};
 use crate::probe::Probe;
 
 /// A key and its value.
@@ -203,7 +201,7 @@ impl Kit {
     /// One that has the kernel's command line.
     #[must_use]
     pub fn with_command_line(self, line: &[u8]) -> Self {
-        Self { scheme: Scheme::of_machine(line), ..self }
+        Self { scheme: Naming::of_machine(line).scheme, ..self }
     }
 
     fn links(&self) -> Arc<LinkFiles> {

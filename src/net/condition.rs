@@ -67,7 +67,7 @@ impl Machine {
     }
 
     /// The words of the kernel's command line.
-    pub(super) fn parameters(&self) -> Vec<String> {
+    fn parameters(&self) -> Vec<String> {
         words(self.command_line.trim(), Quoting::Quoted).0
     }
 

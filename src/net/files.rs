@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::condition::Machine;
 use super::link_file::{LinkFile, Text, WakePassword};
 use super::matching::Candidate;
-use super::naming::Scheme;
+use super::scheme::Naming;
 use super::words::SECURE_ON;
 use crate::problem::{Problem, Severity};
 use crate::written;
@@ -41,7 +41,7 @@ const PASSWORD_TIME: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Default)]
 pub struct LinkFiles {
     pub files: Vec<LinkFile>,
-    pub scheme: Scheme,
+    pub naming: Naming,
     /// As 32 hexadecimal digits; empty if the machine has none.
     pub machine_id: String,
 }
@@ -61,8 +61,8 @@ impl LinkFiles {
                 file
             }));
         }
-        let scheme = Scheme::of(&machine.parameters());
-        (Self { files, scheme, machine_id: machine.machine_id.clone() }, problems)
+        let naming = Naming::of_machine(machine.command_line.as_bytes());
+        (Self { files, naming, machine_id: machine.machine_id.clone() }, problems)
     }
 
     /// The first file that means an interface.

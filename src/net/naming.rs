@@ -2,64 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::link_file::{NamePolicy, Settings};
+use super::scheme::{Naming, Scheme};
 use super::values::{NAME_LIMIT, is_interface_name};
-
-/// `net.ifnames=` and `net.naming-scheme=` of the kernel's command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scheme {
-    /// Whether policies give names at all.
-    pub names: bool,
-    /// The version whose names are given.
-    pub version: u32,
-}
-
-/// The scheme of the systemd that we stand in for.
-const LATEST: u32 = 252;
-/// The first scheme, and the one of who wants none.
-const FIRST: u32 = 238;
-
-impl Default for Scheme {
-    fn default() -> Self {
-        Self { names: true, version: LATEST }
-    }
-}
-
-impl Scheme {
-    /// As the kernel's command line says; the last word counts.
-    #[must_use]
-    pub fn of(parameters: &[String]) -> Self {
-        let mut scheme = Self::default();
-        for parameter in parameters {
-            let (key, value) = parameter.split_once('=').unwrap_or((parameter, "1"));
-            match key.replace('_', "-").as_str() {
-                "net.ifnames" => {
-                    if let Some(names) = super::values::boolean(value) {
-                        scheme.names = names;
-                    }
-                }
-                "net.naming-scheme" => {
-                    let version = value.strip_prefix('v').and_then(|number| number.parse().ok());
-                    let known = version.filter(|version| (FIRST..=LATEST).contains(version));
-                    // what nobody knows is as if it were not there
-                    scheme.version = known.unwrap_or(LATEST);
-                }
-                _ => {}
-            }
-        }
-        scheme
-    }
-
-    /// v240: whoever was given a name is renamed nevertheless.
-    fn renames_again(self) -> bool {
-        self.version >= 240
-    }
-
-    /// v241: an interface without name of its hardware gets an address by its own name.
-    #[must_use]
-    pub fn addresses_by_name(self) -> bool {
-        self.version >= 241
-    }
-}
 
 /// Who gave an interface its name: `NET_NAME_…` of `linux/netdevice.h`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,14 +54,15 @@ impl NamePolicy {
 /// The name that an interface is to have; `None`: the one that it has.
 pub(super) fn name<'a>(
     settings: &'a Settings,
-    scheme: Scheme,
+    naming: Naming,
     given_by: NameSource,
     property: impl Fn(&[u8]) -> Option<&'a [u8]>,
 ) -> Option<&'a [u8]> {
-    if given_by.by_user() && !scheme.renames_again() {
+    // since v240, whoever was given a name is renamed nevertheless
+    if given_by.by_user() && naming.scheme < Scheme::V240 {
         return None;
     }
-    let policies = if scheme.names { settings.name_policy.as_slice() } else { &[] };
+    let policies = if naming.names { settings.name_policy.as_slice() } else { &[] };
     for policy in policies {
         let kept = match policy {
             NamePolicy::Kernel => given_by == NameSource::Predictable,
@@ -159,18 +104,6 @@ pub(super) fn alternative_names<'a>(
 mod tests {
     use super::*;
 
-    fn scheme(line: &str) -> Scheme {
-        Scheme::of(&line.split(' ').map(str::to_owned).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn the_command_line_chooses_the_scheme() {
-        assert_eq!(scheme("quiet"), Scheme { names: true, version: 252 });
-        assert!(!scheme("net.ifnames=0 x").names);
-        assert_eq!(scheme("net.naming_scheme=v240").version, 240);
-        assert_eq!(scheme("net.naming-scheme=v999").version, 252);
-    }
-
     #[test]
     fn the_first_policy_that_gives_a_name_counts() {
         let settings = Settings {
@@ -188,13 +121,13 @@ mod tests {
             b"ID_NET_NAME_MAC" => Some(b"enx1".as_slice()),
             _ => None,
         };
-        let scheme = Scheme::default();
-        let by = |source| name(&settings, scheme, source, property);
+        let naming = Naming::default();
+        let by = |source| name(&settings, naming, source, property);
         assert_eq!(by(NameSource::Enumerated), Some(b"enx1".as_slice()), "123 is no name");
         assert_eq!((by(NameSource::User), by(NameSource::Predictable)), (None, None));
-        let none = Scheme { names: false, ..scheme };
+        let none = Naming { names: false, ..naming };
         assert_eq!(name(&settings, none, NameSource::User, property), Some(b"x".as_slice()));
-        let old = Scheme { version: 239, ..scheme };
+        let old = Naming { scheme: Scheme::V239, ..naming };
         assert_eq!(name(&settings, old, NameSource::Renamed, property), None);
     }
 }

@@ -14,6 +14,7 @@ use super::interface::{Interface, Interfaces};
 use super::link_file::LinkFile;
 use super::matching::Candidate;
 use super::naming::{self, NameSource};
+use super::scheme::Scheme;
 use super::words;
 use crate::device::Device;
 use crate::uevent::Action;
@@ -88,7 +89,7 @@ impl<'a, P: Fn(&[u8]) -> Option<&'a [u8]> + Copy> Setup<'a, P> {
     fn name(&self, file: &'a LinkFile) -> Option<&'a [u8]> {
         let given_by = self.device.attribute(b"name_assign_type").unwrap_or_default();
         let given_by = NameSource::parse(&given_by);
-        naming::name(&file.settings, self.files.scheme, given_by, self.property)
+        naming::name(&file.settings, self.files.naming, given_by, self.property)
     }
 
     fn settle(
@@ -134,7 +135,9 @@ impl<'a, P: Fn(&[u8]) -> Option<&'a [u8]> + Copy> Setup<'a, P> {
     ) -> io::Result<Option<super::hardware::HardwareAddress>> {
         let given_by = self.device.attribute(b"addr_assign_type").unwrap_or_default();
         let given_by = AddressSource::parse(&given_by);
-        let own = self.files.scheme.addresses_by_name().then_some(interface.name.as_slice());
+        // since v241 an interface without name of its hardware has an address by its own name
+        let by_name = self.files.naming.scheme >= Scheme::V241;
+        let own = by_name.then_some(interface.name.as_slice());
         let stable = NAMES.into_iter().find_map(self.property).or(own);
         address::address(&file.settings, interface, given_by, &self.files.machine_id, stable)
     }

@@ -2,8 +2,8 @@
 
 use super::firmware::skip_virtio;
 use super::pci::Place;
-use super::scheme::Scheme;
 use super::{Interface, NAME_MAX};
+use crate::net::Scheme;
 
 impl Interface<'_> {
     /// Names by the place on PCI, and on what is behind it.

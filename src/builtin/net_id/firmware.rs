@@ -1,9 +1,9 @@
 //! Names of interfaces whose bus or firmware gives them one place: s390 channels, virtual I/O, ACPI
 //! platforms, netdevsim, Xen, device tree aliases.
 
-use super::scheme::Scheme;
 use super::{Interface, number};
 use crate::device::Device;
+use crate::net::Scheme;
 
 /// Where the kernel shows the aliases of a device tree.
 const ALIASES: &[u8] = b"/firmware/devicetree/base/aliases";

@@ -6,15 +6,13 @@
 mod behind;
 mod firmware;
 mod pci;
-pub mod scheme;
-
-use scheme::Scheme;
 
 use super::number::signed;
 
 use crate::builtin::{self, Call, Pair};
 use crate::device::Device;
 use crate::device::hwdb::Hwdb;
+use crate::net::Scheme;
 
 /// The longest alternative name that an interface can have (`ALTIFNAMSIZ` less the NUL); one that is too
 /// long for the interface's own name is given out all the same.

@@ -1,9 +1,9 @@
 //! Names of interfaces on PCI: by the firmware's number, by slot and by place.
 
 use super::firmware::skip_virtio;
-use super::scheme::Scheme;
 use super::{Interface, number};
 use crate::device::{Device, last_element};
+use crate::net::Scheme;
 
 /// The firmware's numbers above these are mistakes.
 const ONBOARD_MAX: u32 = (1 << 14) - 1;

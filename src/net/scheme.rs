@@ -1,11 +1,46 @@
-//! Which rules an interface's names follow: systemd.net-naming-scheme(7).
+//! Stage 5b: which rules an interface's names follow (systemd.net-naming-scheme(7)): environment and command
+//! line in, a [`Naming`] out.
 #![forbid(unsafe_code)]
 
 use std::os::unix::ffi::OsStrExt;
 
+use super::values::boolean;
 use crate::clean::words;
 
-const PARAMETER: &[u8] = b"net.naming-scheme";
+const SCHEME: &[u8] = b"net.naming-scheme";
+const NAMES: &[u8] = b"net.ifnames";
+
+/// How a machine names its interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Naming {
+    /// Whether policies of `.link` files give names at all.
+    pub names: bool,
+    pub scheme: Scheme,
+}
+
+impl Default for Naming {
+    fn default() -> Self {
+        Self { names: true, scheme: Scheme::default() }
+    }
+}
+
+impl Naming {
+    /// As `$NET_NAMING_SCHEME` and the kernel's command line ask for.
+    #[must_use]
+    pub fn of_machine(command_line: &[u8]) -> Self {
+        Self { names: gives_names(command_line), scheme: Scheme::of_machine(command_line) }
+    }
+}
+
+/// What the last `net.ifnames` says that says anything; alone, it says yes.
+fn gives_names(command_line: &[u8]) -> bool {
+    let words = words(command_line);
+    let mut asked = words.iter().filter_map(|word| match parameter(word, NAMES)? {
+        None => Some(true),
+        Some(value) => boolean(str::from_utf8(value).ok()?),
+    });
+    asked.next_back().unwrap_or(true)
+}
 
 /// The rules as they were in a version of systemd; a later one is greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,9 +113,7 @@ impl Scheme {
         Self::ALL.into_iter().find(|scheme| scheme.name().as_bytes() == name)
     }
 
-    /// What `$NET_NAMING_SCHEME` or the kernel's command line asks for.
-    #[must_use]
-    pub fn of_machine(command_line: &[u8]) -> Self {
+    fn of_machine(command_line: &[u8]) -> Self {
         let environment = std::env::var_os("NET_NAMING_SCHEME");
         Self::chosen(environment.as_deref().map(OsStrExt::as_bytes), command_line)
     }
@@ -89,7 +122,7 @@ impl Scheme {
     /// `net.naming-scheme=` on the kernel's command line. An unknown name asks for nothing.
     fn chosen(environment: Option<&[u8]>, command_line: &[u8]) -> Self {
         let words = words(command_line);
-        let parameter = words.iter().filter_map(|word| parameter(word)).next_back();
+        let parameter = words.iter().filter_map(|word| parameter(word, SCHEME)?).next_back();
         let wanted = match environment.map(|value| (value.strip_prefix(b":"), value)) {
             Some((None, value)) => Some(value),
             Some((Some(value), _)) => parameter.or(Some(value)),
@@ -99,12 +132,13 @@ impl Scheme {
     }
 }
 
-/// The value, if the word is the parameter; `-` and `_` are the same in its name.
-fn parameter(word: &[u8]) -> Option<&[u8]> {
-    let (name, value) = word.split_at(word.iter().position(|byte| *byte == b'=')?);
+/// The value that the word gives the parameter, if it has one; `-` and `_` are the same in its name.
+fn parameter<'a>(word: &'a [u8], wanted: &[u8]) -> Option<Option<&'a [u8]>> {
+    let end = word.iter().position(|byte| *byte == b'=');
+    let name = &word[..end.unwrap_or(word.len())];
     let same = |(a, b): (&u8, &u8)| a == b || [*a, *b] == [b'_', b'-'];
-    let found = name.len() == PARAMETER.len() && name.iter().zip(PARAMETER).all(same);
-    found.then(|| &value[1..])
+    let found = name.len() == wanted.len() && name.iter().zip(wanted).all(same);
+    found.then(|| end.map(|end| &word[end + 1..]))
 }
 
 #[cfg(test)]
@@ -125,5 +159,12 @@ mod tests {
         assert_eq!(chosen(Some(":v239"), None), "v239");
         assert_eq!(chosen(None, Some("v242")), "v252");
         assert_eq!(chosen(None, Some("latest")), "v257");
+    }
+    #[test]
+    fn the_last_word_says_whether_policies_give_names() {
+        let names = |line: &str| gives_names(line.as_bytes());
+        assert!(names("quiet") && names("net.ifnames") && names("net.ifnames=0 net.ifnames=1"));
+        assert!(!names("net.ifnames=0 x") && !names("net.ifnames=no net.ifnames=maybe"));
+        assert!(names("net.ifnamess=0"));
     }
 }
