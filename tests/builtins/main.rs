@@ -15,3 +15,4 @@ mod random;
 mod random_trees;
 mod recording;
 mod recordings;
+mod schemes;

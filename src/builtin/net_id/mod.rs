@@ -114,12 +114,24 @@ impl Interface<'_> {
 
     /// Tells ports of one card: by the driver's name or by number.
     fn port_suffix(&self, port: Option<u64>) -> Vec<u8> {
+        let represented = self.port.as_deref().filter(|_| self.scheme >= Scheme::V254);
+        if let Some(function) = represented.and_then(represented_function) {
+            return format!("r{function}").into_bytes();
+        }
         match (&self.port, port) {
             (Some(name), _) => [b"n".as_slice(), name].concat(),
             (None, Some(number)) => format!("d{number}").into_bytes(),
             (None, None) => Vec::new(),
         }
     }
+}
+
+/// `pf0vf12` -> 12: the port is the switch's end of that virtual function.
+fn represented_function(port: &[u8]) -> Option<u32> {
+    let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let rest = port.strip_prefix(b"pf")?;
+    let rest = rest[digits(rest)..].strip_prefix(b"vf").filter(|_| digits(rest) > 0)?;
+    number(&rest[..digits(rest)], 10)
 }
 
 fn attribute_number(device: &Device, name: &[u8]) -> Option<u32> {

@@ -125,6 +125,13 @@ impl Interface<'_> {
         }
         let mut at = Some(pci);
         while let Some(device) = at {
+            let told =
+                (self.scheme >= Scheme::V257).then(|| device.attribute(b"firmware_node/sun"));
+            let told = told.flatten();
+            let told = told.and_then(|text| number(&text, 0)).filter(|index| *index > 0);
+            if let Some(index) = told {
+                return self.is_plugged(pci, device).then_some(index);
+            }
             let name = device.sysname();
             for slot in &slots {
                 let Some(index) = number(slot, 0).filter(|index| *index > 0) else { continue };
