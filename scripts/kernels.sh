@@ -53,9 +53,11 @@ if [ "${1:-}" = source ]; then
         lists
         rm -rf "$folder/source.new"
         mkdir "$folder/source.new"
-        (cd "$folder/source.new" && apt-get "${apt[@]}" -qq download "linux-source-6.12/${suites[1]}" && dpkg-deb -x ./*.deb .) >&2
-        tar -xf "$folder"/source.new/usr/src/*.tar.xz -C "$folder/source.new" --strip-components=1
-        rm -r "$folder/source.new"/{usr,*.deb}
+        # the package's folder and the kernel's own have names in common
+        mkdir "$folder/source.new/package"
+        (cd "$folder/source.new/package" && apt-get "${apt[@]}" -qq download "linux-source-6.12/${suites[1]}" && dpkg-deb -x ./*.deb .) >&2
+        tar -xf "$folder"/source.new/package/usr/src/*.tar.xz -C "$folder/source.new" --strip-components=1
+        rm -r "$folder/source.new/package"
         mv "$folder/source.new" "$folder/source"
     fi
     echo "$folder/source"
