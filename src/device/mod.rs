@@ -6,7 +6,6 @@
 mod family;
 pub mod hwdb;
 mod lookup;
-pub mod node;
 pub mod record;
 pub mod replay;
 pub mod sysfs;

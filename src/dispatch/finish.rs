@@ -132,6 +132,7 @@ impl Dispatch {
             Outcome::Ran(end) => Some((end, Vec::new())),
             Outcome::Gone | Outcome::Busy => {
                 debug!("{id}: gone before it was looked at");
+                problems.extend(self.publisher.number_is_void(&job.uevent, &self.table));
                 None
             }
         }

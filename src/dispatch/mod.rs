@@ -17,6 +17,7 @@ mod kernel;
 pub mod known;
 mod load;
 mod names;
+mod number;
 mod place;
 mod publish;
 mod rename;
@@ -262,6 +263,7 @@ impl Dispatch {
     fn take(&mut self, uevent: Uevent) -> u64 {
         let id = DeviceId::of(&uevent);
         self.blocked.heard(&uevent);
+        self.number_heard(&uevent);
         let order = self.taken;
         self.taken += 1;
         self.open.insert(order);
@@ -312,6 +314,8 @@ impl Dispatch {
         while self.workers.has_room() {
             let Some((ticket, pending)) = self.queue.next() else { return };
             self.pause_watch(&pending.id);
+            // a removal before it may have taken the number away again
+            self.number_heard(&pending.uevent);
             let known = self.table.get(&pending.id).cloned();
             let grants = self.grants.of(&pending.id).cloned();
             let Pending { uevent, order, heard, .. } = pending;

@@ -117,6 +117,7 @@ impl Publisher {
         // an entry of an earlier run belongs to its device until sysfs was read
         let kept = |node: &Node| node.flags & E_LIVE != 0 || matches!(node.kind, Kind::Link { .. });
         table.named(name).is_some()
+            || self.numbered.contains(name)
             || self.claims.owner(name).is_some()
             || (!self.fixed.walked && self.map.get(name).is_some_and(kept))
     }
@@ -178,6 +179,7 @@ impl Publisher {
 
     /// A device or a link no longer has the name: it is the static name's again, or nobody's.
     pub(super) fn give_back(&mut self, name: &[u8], problems: &mut Vec<String>) {
+        self.numbered.remove(name);
         let Some(found) = self.static_name(name) else {
             self.map.remove(name);
             self.unmake(name, problems);
@@ -197,6 +199,7 @@ impl Publisher {
         self.fixed.walked = true;
         let ours = |name: &[u8]| {
             table.named(name).is_some()
+                || self.numbered.contains(name)
                 || self.claims.owner(name).is_some()
                 || self.is_by_number(name, table)
         };

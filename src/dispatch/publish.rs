@@ -1,5 +1,6 @@
 //! Keeps links and map what the devices say: the only place that changes either.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ pub(super) struct Publisher {
     pub(super) claims: Claims,
     pub(super) map: MapWriter,
     pub(super) fixed: Fixed,
+    /// Names that have their number from an event which is not handled yet.
+    pub(super) numbered: HashSet<Box<[u8]>>,
     /// `None` in shadow mode: links are computed, not made.
     pub(super) dev: Option<PathBuf>,
     /// The claims on disk, in active mode; what a worker has entered is taken back here.
@@ -38,7 +41,8 @@ impl Publisher {
         let dev = (config.mode == Mode::Active).then(|| config.dev.clone());
         let links = config.udev_folder().join("links");
         let stack = dev.as_ref().map(|dev| Stack::new(&links, dev));
-        Self { claims: Claims::default(), map, fixed: Fixed::new(config), dev, stack }
+        let (claims, fixed, numbered) = (Claims::default(), Fixed::new(config), HashSet::new());
+        Self { claims, map, fixed, numbered, dev, stack }
     }
 
     /// Takes in the claims of an earlier run, ours or systemd-udevd's.
@@ -68,6 +72,7 @@ impl Publisher {
         let (Some(name), Some(devnum)) = (known.devname(), known.devnum()) else {
             return problems;
         };
+        self.numbered.remove(name);
         let same_node = old.is_some_and(|old| old.devname() == Some(name));
         let origin = self.static_name(name).map_or(0, names::origin);
         let node = self.kept(name, known, map_node(known, devnum, origin));

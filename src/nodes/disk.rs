@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use rustix::ioctl::{NoArg, Opcode, ioctl};
 
-use crate::device::{Device, Sysfs, last_element, node};
+use crate::device::{Device, Sysfs, last_element};
 
 /// `BLKRRPART` of `include/uapi/linux/fs.h`.
 const REREAD_PARTITIONS: Opcode = 0x125f;
@@ -74,9 +74,6 @@ fn whole(device: &Device) -> Option<Vec<u8>> {
 
 /// Without waiting for a medium, and without a close that looks like that of a writer.
 fn open_quietly(node: &Path) -> Result<OwnedFd, Errno> {
-    if node::awaits_its_number(node) {
-        return Err(Errno::NOENT);
-    }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     open(node, flags, Mode::empty())
 }

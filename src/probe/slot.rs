@@ -16,7 +16,7 @@ use super::facts::{Disk, Facts};
 use super::helper::{Helper, Silence};
 use super::protocol::{Fact, Found, Question, Reply};
 use super::{Counted, Failed};
-use crate::device::{Device, node};
+use crate::device::Device;
 use crate::exec::{Pause, SHORT, Waiting};
 
 /// How much longer the one who asks waits than the thread, whose word is the better one.
@@ -64,9 +64,6 @@ impl Task {
 fn open_node(dev: &Path, disk: &Disk) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let path = dev.join(OsStr::from_bytes(&disk.name));
-    if node::awaits_its_number(&path) {
-        return Err(io::Error::other("the node has no number yet"));
-    }
     let file = File::from(open(path, flags | OFlags::NOFOLLOW, Mode::empty())?);
     let stat = fstat(&file)?;
     let number = (major(stat.st_rdev), minor(stat.st_rdev));

@@ -11,6 +11,7 @@ mod c5_replay;
 mod c6_attributes;
 mod costs;
 mod daemon;
+mod disks;
 mod hostile;
 mod kept;
 mod limits;

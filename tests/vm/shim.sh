@@ -28,19 +28,21 @@ make_guest() {
     program "$tests" /bin/shim-tests
     program target/debug/mapdevd /bin/mapdevd
     program target/debug/mapdevctl /bin/mapdevctl
+    program target/debug/mapdev-probe /bin/mapdev-probe
     program "$(command -v dbus-daemon)" /bin/dbus-daemon
     printf 'export SHIM_TESTS="%s" SHIM_SECONDS=%s SHIM_KILLS=%s SHIM_COSTS=%s SHIM_OPERATIONS=%s SHIM_PATIENCE=%s\n' \
         "${SHIM_TESTS:-}" "${SHIM_SECONDS:-10}" "${SHIM_KILLS:-5}" "$SHIM_COSTS" "${SHIM_OPERATIONS:-1000}" \
         "${SHIM_PATIENCE:-1}" >"$guest/etc/shim"
     printf 'root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n' >"$guest/etc/passwd"
     printf 'root:x:0:\ntty:x:5:\nuser:x:1000:\n' >"$guest/etc/group"
-    copy_modules "$root" "$release" tun loop uinput zram nvme-fabrics
+    copy_modules "$root" "$release" tun loop uinput zram nvme-fabrics ${disk:+virtio_pci virtio_blk}
     install -D -m 0644 -t "$guest/lib/modules/$release/extra" "target/shim/$release"/{mapdevfs/mapdevfs,probe/mapdev_probe}.ko
     # of the probe it says that it declares no number, as it is meant to
     depmod -b "$guest" "$release" 2>&1 | { grep -v 'mapdev_probe.* lacks major and minor' || true; }
     pack
 }
 
+disk=''
 cargo build --locked --bins
 tests=$(cargo test --locked --test shim --no-run --message-format=json | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | grep '/shim-')
 if [ -n "${SHIM_KERNEL:-}" ]; then
@@ -48,6 +50,12 @@ if [ -n "${SHIM_KERNEL:-}" ]; then
     machine+=(-m 4096M)
     list=$SHIM_KERNEL words="loglevel=5 no_timer_check rcupdate.rcu_cpu_stall_suppress=1"
 else
+    # a disk with something on it; the kernel that looks on has no driver for it
+    disk=$work/disk
+    truncate -s 4M "$disk"
+    mke2fs -q -t ext2 "$disk"
+    # shellcheck disable=SC2054 # commas of qemu's
+    machine+=(-drive "if=none,id=disk,format=raw,file=$disk" -device virtio-blk-pci,drive=disk)
     scripts/shim.sh >"$work/built"
     list=$(kernels "${1:-}") words=''
 fi
