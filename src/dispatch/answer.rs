@@ -69,7 +69,7 @@ impl Dispatch {
             Command::Settle(reply) => self.settle(reply),
             Command::Await(text, reply) => self.wait_for(text, reply),
             Command::Change(id, change, terms, reply) => self.change(&id, change, &terms, reply),
-            Command::Reload(reply) => drop(reply.send(self.reload())),
+            Command::Reload(reply) => self.reload(reply),
             Command::Compare(reply) => drop(reply.send(self.compare())),
             Command::Modules(modules) => self.renew_modules(modules),
             Command::Load(name, dry_run, reply) => self.load(name, dry_run, reply),
@@ -123,18 +123,6 @@ impl Dispatch {
         }
     }
 
-    /// Reads rules, policy and names anew. Policy holds for every device at once; rules, as in udev, from a
-    /// device's next event on. Returns the generation.
-    pub(super) fn reload(&mut self) -> u64 {
-        self.load_policy();
-        let ids: Vec<_> = self.table.iter().map(|known| known.id.clone()).collect();
-        for id in &ids {
-            self.decide_anew(id);
-        }
-        info!(generation = self.book.generation, "policy loaded");
-        self.book.generation
-    }
-
     fn load_policy(&mut self) {
         let modules = self.book.modules.clone();
         self.book = Arc::new(load_book(&self.config, self.book.generation + 1, modules));
@@ -142,7 +130,7 @@ impl Dispatch {
     }
 
     /// Puts an event of our own into the queue: the device is decided again in its turn.
-    fn decide_anew(&mut self, id: &DeviceId) -> Option<u64> {
+    pub(super) fn decide_anew(&mut self, id: &DeviceId) -> Option<u64> {
         let uevent = self.table.get(id)?.uevent.clone();
         let properties: Vec<_> = uevent.properties().collect();
         let (devpath, seqnum) = (uevent.devpath(), uevent.seqnum());

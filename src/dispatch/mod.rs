@@ -20,6 +20,7 @@ mod names;
 mod number;
 mod place;
 mod publish;
+mod reload;
 mod rename;
 mod settle;
 mod sweep;
@@ -145,6 +146,7 @@ pub struct Dispatch {
     handled: u64,
     resyncs: u64,
     loads: load::Loads,
+    reloads: reload::Reloads,
 }
 
 /// The way to ask dispatch, and the end that it listens at.
@@ -209,6 +211,7 @@ impl Dispatch {
             handled: 0,
             resyncs: 0,
             loads: load::Loads::default(),
+            reloads: reload::Reloads::default(),
             config,
         })
     }
@@ -241,6 +244,7 @@ impl Dispatch {
             tokio::select! {
                 Some(answer) = self.done.recv() => self.finish_batch(answer),
                 Some(command) = self.commands.recv() => self.answer(command),
+                Some(book) = self.reloads.read.recv() => self.reloaded(book),
                 () = watchdog.tick() => {}
                 heard = self.socket.recv(), if hearing => self.hear_batch(heard?)?,
                 event = sweep::next(&mut self.sweep), if hearing => self.swept(event),

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tracing::{info, warn};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
 
 use super::Dispatch;
 use crate::config::{Config, Mode};
@@ -21,13 +22,22 @@ pub(super) struct Place {
     changes: Option<AsyncFd<File>>,
     /// Whether `/dev` was the map at the last look.
     is_map: bool,
-    /// How often the map is still to be mounted after it could not be: a device may have come that is not
-    /// handled yet. Each try is a change of the mounts, so the next one follows.
-    tries: u32,
+    /// Tries so far to mount the map that were refused, and when the next one is.
+    refused: u32,
+    retry_at: Option<Instant>,
 }
 
-/// Each has a turn of the events before it.
-const TRIES: u32 = 50;
+/// Tries to mount the map: a device may have come that is not handled yet, or something may be in the
+/// place of a name that its owner takes away again. All of them take half a minute.
+const TRIES: u32 = 12;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long to wait after so many tries that were refused; `None` if there are no more.
+fn pause(refused: u32) -> Option<Duration> {
+    let doubled = FIRST_PAUSE.saturating_mul(1 << refused.saturating_sub(1).min(TRIES));
+    (refused < TRIES).then_some(doubled.min(LONGEST_PAUSE))
+}
 
 impl Place {
     /// In shadow mode nothing depends on it.
@@ -36,7 +46,8 @@ impl Place {
         let changes = changes.and_then(|watched| {
             watched.inspect_err(|error| warn!("mounts are not watched: {error}")).ok()
         });
-        Self { changes, is_map: shim::is_mounted_on(&config.dev), tries: TRIES }
+        let is_map = shim::is_mounted_on(&config.dev);
+        Self { changes, is_map, refused: 0, retry_at: None }
     }
 }
 
@@ -46,8 +57,22 @@ fn watch() -> io::Result<AsyncFd<File>> {
     AsyncFd::with_interest(File::open("/proc/self/mountinfo")?, Interest::PRIORITY)
 }
 
-/// The next change of the mounts.
+/// The next change of the mounts, or the time to try again.
 pub(super) async fn mounts_changed(place: &mut Place) {
+    let retry_at = place.retry_at;
+    let due = async {
+        match retry_at {
+            Some(at) => sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = changed(place) => {}
+        () = due => {}
+    }
+}
+
+async fn changed(place: &mut Place) {
     match &mut place.changes {
         Some(changes) => match changes.ready(Interest::PRIORITY).await {
             Ok(mut ready) => ready.clear_ready(),
@@ -87,37 +112,50 @@ impl Dispatch {
         match switch::switch(&self.config.dev, &self.config.sysfs, Wanted::Map, Duration::ZERO) {
             Ok(done) if !done.switched => info!("{dev} is the map already"),
             Ok(done) => {
-                self.place.tries = 0;
                 let switch::Done { carried, mounted, late, .. } = done;
                 info!("{dev} is the map now: {carried} names and {mounted} mounts taken along");
                 late.into_iter().for_each(|what| warn!("{dev}: {what}"));
             }
-            Err(Refused::Cannot(_)) if self.place.tries > 0 => {
-                self.place.tries -= 1;
-                return;
-            }
-            Err(Refused::Cannot(names)) => {
-                warn!("mount-dev: {dev} stays as it is; what cannot be carried:");
-                names.into_iter().for_each(|name| warn!("{name}"));
-            }
-            Err(error @ Refused::Io(..)) => {
-                warn!("mount-dev: {dev} stays as it is: {error}");
-            }
+            Err(refused) => self.refused(&refused),
         }
         self.look_at_place();
     }
 
-    /// After mounts came or went: a /dev that is another one now gets its links and owners again.
+    /// The map could not be mounted: says so once, tries again for a time, and says when that is over.
+    fn refused(&mut self, refused: &Refused) {
+        let dev = self.config.dev.display();
+        self.place.refused += 1;
+        let pause = pause(self.place.refused);
+        self.place.retry_at = pause.map(|pause| Instant::now() + pause);
+        match pause {
+            Some(_) if self.place.refused == 1 => {
+                info!("mount-dev: {dev} stays as it is for now, and is tried again: {refused}");
+            }
+            Some(_) => debug!("mount-dev: {dev} stays as it is for now: {refused}"),
+            None => {
+                let tries = self.place.refused;
+                warn!(
+                    "mount-dev: {dev} stays as it is after {tries} tries; `mapdevctl shim attach {dev}` \
+                     tries again: {refused}"
+                );
+            }
+        }
+    }
+
+    /// After mounts came or went: a /dev that is another one now gets its links and owners again. If it is
+    /// time, the map is tried to be mounted again.
     pub(super) fn look_at_place(&mut self) {
+        if self.place.retry_at.take_if(|at| *at <= Instant::now()).is_some() {
+            self.mount_dev();
+            return;
+        }
         let is_map = shim::is_mounted_on(&self.config.dev);
         if is_map == self.place.is_map {
-            let tried = self.place.tries < TRIES && self.place.tries > 0;
-            if tried && !is_map && self.queue.is_idle() {
-                self.mount_dev();
-            }
             return;
         }
         self.place.is_map = is_map;
+        // whoever mounted it
+        self.place.retry_at = None;
         let dev = self.config.dev.display();
         info!("{dev} is {}", if is_map { "the map" } else { "no longer the map" });
         self.make_again();
@@ -127,5 +165,20 @@ impl Dispatch {
     pub(super) fn make_again(&mut self) {
         let problems = self.publisher.make_again(&self.table);
         problems.into_iter().for_each(|problem| warn!("{problem}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_map_is_tried_again_ever_more_seldom_and_not_for_ever() {
+        let pauses: Vec<_> = (1..=TRIES).map(pause).collect();
+        assert!(pauses.is_sorted_by(|a, b| b.is_none() || a <= b));
+        assert_eq!(pauses.first(), Some(&Some(FIRST_PAUSE)));
+        assert_eq!(pauses.last(), Some(&None));
+        let all: Duration = pauses.into_iter().flatten().sum();
+        assert!((20..40).contains(&all.as_secs()), "{all:?}");
     }
 }

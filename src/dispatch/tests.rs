@@ -6,6 +6,8 @@ use std::path::Path;
 
 use super::command::{Change, Terms};
 use super::*;
+use crate::map::layout::{E_LIVE, E_MODULE};
+use crate::map::{Kind, Node};
 use crate::rules::decision::Attribute;
 use crate::uevent::socket::Options;
 
@@ -280,4 +282,48 @@ async fn where_the_other_manager_is_faster_the_node_is_compared_in_the_end() {
         rig.turn().await;
     }
     assert!(rig.dispatch.compare_later.is_empty());
+}
+
+#[tokio::test]
+async fn a_name_has_its_number_when_the_event_is_heard_and_loses_it_if_the_device_is_not_there() {
+    let mut rig = Rig::new(&[]);
+    let kind = Kind::Pending { block: true, alias: b"probe".as_slice().into() };
+    let waits = Node { kind, mode: 0o640, uid: 7, gid: 8, flags: E_MODULE };
+    rig.dispatch.publisher.map.upsert(b"moved", &waits).unwrap();
+    let pairs: [(&[u8], &[u8]); 4] =
+        [(b"SUBSYSTEM", b"misc"), (b"MAJOR", b"10"), (b"MINOR", b"9"), (b"DEVNAME", b"moved")];
+    let walked =
+        |action| Uevent::synthetic(Origin::Coldplug, action, b"/devices/moved9", 9, &pairs);
+    rig.dispatch.take(walked(Action::Remove));
+    let now = |rig: &Rig| rig.dispatch.publisher.map.get(b"moved").cloned();
+    assert_eq!(now(&rig), Some(waits.clone()), "a removal gives no number");
+    rig.dispatch.take(walked(Action::Add));
+    let kind = Kind::Char { major: 10, minor: 9 };
+    assert_eq!(now(&rig), Some(Node { kind, flags: E_LIVE, ..waits }), "with its owner and mode");
+    while !rig.dispatch.queue.is_idle() {
+        rig.turn().await;
+    }
+    assert_eq!(now(&rig), None, "nobody declares the name");
+    assert!(rig.dispatch.publisher.numbered.is_empty());
+}
+
+#[tokio::test]
+async fn a_reload_has_what_was_written_before_it_was_asked_for() {
+    let mut rig = Rig::new(&[1]);
+    let ask = |rig: &mut Rig| {
+        let (reply, answer) = oneshot::channel();
+        rig.dispatch.answer(Command::Reload(reply));
+        answer
+    };
+    let (mut first, mut second) = (ask(&mut rig), ask(&mut rig));
+    // a change that is kept was read and taken in while the first one reads
+    rig.dispatch.book = Arc::new(Book { generation: 2, ..Book::clone(&rig.dispatch.book) });
+    let mut reads = 0;
+    while second.try_recv().is_err() {
+        let read = rig.dispatch.reloads.read.recv().await.unwrap();
+        rig.dispatch.reloaded(read);
+        reads += 1;
+    }
+    // one that was stale, one for the first caller, and one for the other, who came when that one read
+    assert_eq!((first.try_recv(), reads, rig.dispatch.book.generation), (Ok(3), 3, 4));
 }

@@ -225,6 +225,21 @@ fn devices_come_and_go_on_either_side_of_a_switch() {
 
 #[test]
 #[ignore = "in the virtual machine"]
+fn a_mount_over_dev_that_was_refused_is_tried_again() {
+    let machine = Machine::on_dev();
+    // a name of the map, as something that cannot be carried: no mount tells when it goes
+    let in_the_way = Path::new("/dev/mapdev-probe");
+    fs::create_dir(in_the_way).unwrap();
+    let _daemon = machine.start_with(&["--mount-dev"]);
+    assert!(!shim::is_mounted_on(Path::new("/dev")));
+    fs::remove_dir(in_the_way).unwrap();
+    wait("the map on /dev", || shim::is_mounted_on(Path::new("/dev")));
+    detach();
+    assert_eq!(depth(), 1);
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
 fn dev_moves_to_another_root_and_the_next_daemon_goes_on_with_it() {
     let machine = Machine::on_dev();
     // as in an initramfs: no service manager, and the daemon ends before the root is switched
