@@ -5,12 +5,16 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mapdev::map::shim;
 use rustix::mount::{UnmountFlags, unmount};
 use serde_json::Value;
 
+use super::c4_loads::unload;
+use super::hostile::Dice;
 use super::world::{absent, device, patient};
 
 pub(crate) struct Daemon {
@@ -71,6 +75,12 @@ impl Machine {
     }
 
     pub(crate) fn start_with(&self, words: &[&str]) -> Daemon {
+        let daemon = self.spawn(words);
+        daemon.wait_until_ready();
+        daemon
+    }
+
+    fn spawn(&self, words: &[&str]) -> Daemon {
         let path = self.folder.path().join("notify");
         drop(fs::remove_file(&path));
         let notify = UnixDatagram::bind(&path).unwrap();
@@ -87,9 +97,7 @@ impl Machine {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let daemon = Daemon { child, notify };
-        daemon.wait_until_ready();
-        daemon
+        Daemon { child, notify }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -185,33 +193,70 @@ pub(crate) fn module(verb: &str, name: &str) {
     assert!(Command::new(format!("/sbin/{verb}")).arg(name).status().unwrap().success());
 }
 
+/// Disks come and go, each a change of the map, until it is told to stop. Returns how many.
+fn disks_come_and_go(stop: &AtomicBool) -> u32 {
+    let control = Path::new("/sys/class/zram-control");
+    let mut count = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let number = fs::read_to_string(control.join("hot_add")).unwrap();
+        // somebody may look at it
+        wait("its end", || fs::write(control.join("hot_remove"), number.trim()).is_ok());
+        count += 1;
+    }
+    count
+}
+
+fn others(root: &Path) -> Vec<(PathBuf, u64, bool)> {
+    let mut all = sorted(root);
+    all.retain(|(name, ..)| !name.as_os_str().as_encoded_bytes().starts_with(b"zram"));
+    all
+}
+
 #[test]
 #[ignore = "in the virtual machine"]
 fn a_daemon_that_is_killed_comes_back_to_its_map() {
+    module("modprobe", "zram");
     let machine = Machine::new();
-    let mut daemon = machine.start();
-    let all = sorted(&machine.dev);
+    let daemon = machine.start();
+    let all = others(&machine.dev);
     chown(machine.path("tty1"), Some(77), None).unwrap();
     let inode = fs::metadata(machine.path("tty1")).unwrap().ino();
+    drop(daemon);
+    let stop = Arc::new(AtomicBool::new(false));
+    let storm = std::thread::spawn({
+        let stop = stop.clone();
+        move || disks_come_and_go(&stop)
+    });
     let rounds: Option<u64> = std::env::var("SHIM_KILLS").ok().and_then(|text| text.parse().ok());
+    let mut dice = Dice::new("moments");
+    let mut whole = Duration::ZERO;
     for round in 0..rounds.unwrap_or(5) {
-        // in the middle of a storm: each write makes the kernel send an event
-        for name in ["tty1", "tty2", "null", "zero"] {
-            let class = if name.starts_with("tty") { "tty" } else { "mem" };
-            fs::write(format!("/sys/class/{class}/{name}/uevent"), "change").unwrap();
-        }
-        let pause = Duration::from_micros(round * 3137 % 20_000);
         let started = Instant::now();
-        while started.elapsed() < pause {
+        let daemon = machine.spawn(&[]);
+        let until = if round % 2 == 0 {
+            daemon.wait_until_ready();
+            whole = started.elapsed();
+            assert_eq!(others(&machine.dev), all);
+            started.elapsed() + Duration::from_micros(dice.roll(200_000))
+        } else {
+            // while it takes up the map, and all that is in sysfs
+            whole.mul_f64(f64::from(u32::try_from(dice.roll(1000)).unwrap()) / 1000.0)
+        };
+        while started.elapsed() < until {
             assert_eq!(fs::metadata(machine.path("null")).unwrap().rdev(), 1 << 8 | 3);
         }
         drop(daemon);
-        assert_eq!(sorted(&machine.dev), all, "served on without the daemon");
-        daemon = machine.start();
-        assert_eq!(sorted(&machine.dev), all);
+        assert_eq!(others(&machine.dev), all, "served on without the daemon");
         let stat = fs::metadata(machine.path("tty1")).unwrap();
         assert_eq!((stat.uid(), stat.ino()), (77, inode), "the same object, round {round}");
     }
+    stop.store(true, Ordering::Relaxed);
+    println!("# kills: {} disks came and went", storm.join().unwrap());
+    let _daemon = machine.start();
+    machine.ask(&["settle"]);
+    assert_eq!(sorted(&machine.dev), sorted(Path::new("/dev")), "as the kernel's own");
+    assert_eq!(fs::metadata(machine.path("tty1")).unwrap().ino(), inode);
+    unload("zram");
 }
 
 #[test]

@@ -14,17 +14,17 @@ use memmap2::{MmapOptions, MmapRaw};
 use super::world::{World, char_device, device, link, null, seconds};
 
 /// xorshift; the seed is printed, so that a failure can be repeated.
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    fn new(what: &str) -> Self {
+    pub(crate) fn new(what: &str) -> Self {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let seed = u64::from(now.subsec_nanos()) | 1;
         println!("# {what}: seed {seed}");
         Self(seed)
     }
 
-    fn roll(&mut self, below: u64) -> u64 {
+    pub(crate) fn roll(&mut self, below: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -85,9 +85,9 @@ fn corrupt(memory: &mut MmapRaw, dice: &mut Dice, copy: &[u8]) {
         let word = unsafe { &*memory.as_mut_ptr().add(at).cast::<std::sync::atomic::AtomicU32>() };
         word.store(value, Ordering::Relaxed);
     };
-    let first = u64::try_from(header::GEN / 4).unwrap();
+    let counter = u64::try_from(header::GEN / 4).unwrap();
     for _ in 0..dice.roll(32) {
-        let at = first + dice.roll(words - first);
+        let at = dice.roll(words);
         let value = match dice.roll(5) {
             0 => u32::MAX,
             1 => 0,
@@ -97,10 +97,12 @@ fn corrupt(memory: &mut MmapRaw, dice: &mut Dice, copy: &[u8]) {
         };
         write(at, value);
     }
-    write(first, u32::try_from(dice.roll(1 << 30)).unwrap());
+    write(counter, u32::try_from(dice.roll(1 << 30)).unwrap());
     if dice.roll(16) == 0 {
         // sound again, so that much is cached to be wrong about
-        for (at, word) in copy.chunks_exact(4).enumerate().skip(header::GEN / 4 + 2) {
+        let counted = header::GEN / 4..header::GEN / 4 + 2;
+        let words = copy.chunks_exact(4).enumerate();
+        for (at, word) in words.filter(|(at, _)| !counted.contains(at)) {
             write(u64::try_from(at).unwrap(), u32::from_ne_bytes(word.try_into().unwrap()));
         }
     }
