@@ -33,7 +33,7 @@ clippy() { cargo clippy --locked --all-targets -- -D warnings; }
 docs() { cargo doc --locked --no-deps --document-private-items; }
 tests() { MAPDEV_REQUIRE_KERNELS=1 MAPDEV_REQUIRE_UDEV=1 MAPDEV_REQUIRE_RULES=1 cargo test --locked --no-fail-fast; }
 deny() { target/tools/bin/cargo-deny --offline --locked check bans licenses sources; }
-shell() { shellcheck .ci/run scripts/*.sh tests/*.sh tests/vm/*.sh packaging/debian/p* packaging/dkms/p*; }
+shell() { shellcheck .ci/run scripts/*.sh tests/*.sh tests/vm/*.sh packaging/debian/p* packaging/dkms/p* packaging/initramfs/*; }
 man() { mandoc -T lint -W warning packaging/man/*; }
 polkit() { scripts/polkit.sh; }
 units() { scripts/units.sh; }
@@ -50,6 +50,7 @@ vm() {
     tests/vm/names.sh target/release
     tests/vm/devices.sh target/release
     tests/vm/dev.sh target/release
+    tests/vm/initramfs.sh target/release 6.12
     tests/vm/try.sh target/release
 }
 

@@ -44,6 +44,10 @@ pub struct Args {
     /// error, warn, info, debug, trace, or a filter such as `info,mapdev::bus=debug`
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
+    /// In active mode: return when every device is handled, print the process id of the daemon, which goes
+    /// on; for scripts of an initramfs
+    #[arg(long)]
+    pub background: bool,
     /// Show a person what happens: a summary, then each event with its decision
     #[arg(long)]
     pub present: bool,

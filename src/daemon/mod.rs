@@ -4,13 +4,14 @@
 //! and a runtime of its own, so that no caller can hold up an event.
 
 pub mod args;
+mod background;
 mod logs;
 mod modules;
 mod present;
 mod systemd;
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -69,6 +70,9 @@ impl std::error::Error for Fatal {
 pub fn run(args: &Args) -> Result<(), Fatal> {
     let started = Instant::now();
     let (config, problems) = args.config();
+    if args.background {
+        return in_background(&config);
+    }
     let log = logs::start(&config.log_level);
     problems.into_iter().for_each(|problem| warn!("{problem}"));
     // what programs make is readable, whoever started us
@@ -97,6 +101,17 @@ pub fn run(args: &Args) -> Result<(), Fatal> {
             .run()
             .await
     })
+}
+
+/// Prints the daemon's process id when it is ready.
+fn in_background(config: &Config) -> Result<(), Fatal> {
+    if config.mode == Mode::Shadow {
+        return Err(Fatal::Io("run in the background", io::Error::other("the mode is shadow")));
+    }
+    let failed = |error| Fatal::Io("run in the background", error);
+    std::fs::create_dir_all(&config.runtime).map_err(failed)?;
+    let id = background::start(&config.runtime).map_err(failed)?;
+    writeln!(io::stdout(), "{id}").map_err(failed)
 }
 
 /// Two managers would undo each other's work on /dev.

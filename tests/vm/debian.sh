@@ -4,7 +4,7 @@
 
 debian_suite=bookworm
 # what mapdev needs, and programs that use /dev
-debian_packages=systemd,systemd-sysv,udev,dbus,polkitd,kmod,login,procps,cryptsetup-bin,mdadm,lvm2,fuse3,bindfs,nbd-client,nbd-server,tmux
+debian_packages=systemd,systemd-sysv,udev,dbus,polkitd,kmod,login,procps,cryptsetup-bin,mdadm,lvm2,fuse3,bindfs,nbd-client,nbd-server,tmux,initramfs-tools
 
 # shellcheck disable=SC2016 # mmdebstrap expands its $1
 make_base() {
@@ -48,16 +48,48 @@ Environment=LC_ALL=C SYSTEMD_PAGER= SYSTEMD_COLORS=0 HOME=/root
 UNIT
 }
 
+# install_mapdev FOLDER: the programs of FOLDER in $guest, as its device manager, and the map as its /dev
+install_mapdev() {
+    local unit
+    install -D -m 0755 -s "$1/mapdevd" "$guest/usr/sbin/mapdevd"
+    install -D -m 0755 -s "$1/mapdevctl" "$guest/usr/bin/mapdevctl"
+    install -D -m 0755 -s "$1/mapdev-probe" "$guest/usr/lib/mapdev/mapdev-probe"
+    install -D -m 0644 -t "$guest/usr/lib/systemd/system" units/mapdevd.service units/mapdevd-kernel.socket
+    install -D -m 0644 -t "$guest/usr/share/dbus-1/system.d" dbus/org.mapdev1.conf
+    install -D -m 0644 -t "$guest/usr/share/dbus-1/system-services" dbus/org.mapdev1.service
+    install -D -m 0644 -t "$guest/usr/share/polkit-1/actions" dbus/org.mapdev1.policy
+    # as packaging/active says
+    cp -r packaging/active/* "$guest/usr/lib/systemd/system/"
+    install -d "$guest/etc/mapdev" "$guest/etc/systemd/system/sysinit.target.wants"
+    printf 'mode = "active"\nmount-dev = true\n' >"$guest/etc/mapdev/mapdev.toml"
+    for unit in systemd-udevd.service systemd-udevd-kernel.socket systemd-udevd-control.socket; do
+        ln -s /dev/null "$guest/etc/systemd/system/$unit"
+    done
+    ln -s /usr/lib/systemd/system/mapdevd.service "$guest/etc/systemd/system/sysinit.target.wants/"
+    ln -s /usr/lib/systemd/system/mapdevd.service "$guest/etc/systemd/system/dbus-org.mapdev1.service"
+    install -D -m 0755 packaging/initramfs/hook "$guest/usr/share/initramfs-tools/hooks/mapdev"
+    install -D -m 0755 -t "$guest/usr/share/mapdev/initramfs" packaging/initramfs/init-top packaging/initramfs/init-bottom
+}
+
+# add_shim RELEASE
+add_shim() {
+    install -D -m 0644 -t "$guest/lib/modules/$1/extra" "target/shim/$1/mapdevfs/mapdevfs.ko"
+}
+
 # pack_overlay RELEASE: base and $guest into the initramfs
 pack_overlay() {
-    # in the base, /lib is a link
+    usr_merge "$1"
+    (cd "$guest" && find . -mindepth 1 | cpio --quiet -o -H newc -R 0:0) >"$work/overlay.cpio"
+    # archives may follow each other, each at a multiple of four bytes
+    cat "$base" "$work/overlay.cpio" >"$work/initrd"
+}
+
+# usr_merge RELEASE: in the base, /lib is a link
+usr_merge() {
     mv "$guest/lib" "$guest/usr/lib.new"
     cp -r "$guest/usr/lib.new/." "$guest/usr/lib/"
     rm -r "$guest/usr/lib.new"
     depmod -b "$guest/usr" "$1"
-    (cd "$guest" && find . -mindepth 1 | cpio --quiet -o -H newc -R 0:0) >"$work/overlay.cpio"
-    # archives may follow each other, each at a multiple of four bytes
-    cat "$base" "$work/overlay.cpio" >"$work/initrd"
 }
 
 # shellcheck disable=SC2034 # of who reads this

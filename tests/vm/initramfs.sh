@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# initramfs.sh [FOLDER [RELEASE-PREFIX]]: boots Debian from a disk by an initramfs that its update-initramfs
+# makes, with mapdevd of FOLDER as device manager of both, and has initramfs-guest.sh look at what came of it.
+# Wants root. MODE=shadow says so on the kernel's command line: then all is as without mapdevd.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+binaries=$(realpath "${1:-target/release}")
+NAME=initramfs SECONDS_MAX=${VM_SECONDS:-400}
+# shellcheck source=tests/vm/machine.sh
+. tests/vm/machine.sh
+# shellcheck source=tests/vm/debian.sh
+. tests/vm/debian.sh
+disk=$work/disk tree=$work/tree
+# shellcheck disable=SC2054 # commas of qemu's
+machine=(-accel "$accel" -smp 2 -m 1024M -drive "if=none,id=disk,format=raw,file=$disk" -device virtio-blk-pci,drive=disk)
+uuid=0d5c8a6e-8f3b-4f0c-9d1e-6d6170646576
+
+make_disk() {
+    local root=$1 release=$2
+    new_overlay tests/vm/initramfs-guest.sh
+    install_mapdev "$binaries"
+    install -D -m 0755 /dev/stdin "$guest/etc/initramfs-tools/scripts/local-bottom/mark" <<'SCRIPT'
+#!/bin/sh
+case ${1:-} in prereqs) exit 0 ;; esac
+chown 77 /dev/tty9
+mkdir /dev/mine && echo text >/dev/mine/file
+stat -c %i /dev/tty9 /dev/mine >/run/mark
+cat /proc/[0-9]*/comm >/run/mark-processes
+SCRIPT
+    # beside what klibc has
+    install -D -m 0755 /dev/stdin "$guest/etc/initramfs-tools/hooks/mark" <<'SCRIPT'
+#!/bin/sh
+case ${1:-} in prereqs) exit 0 ;; esac
+. /usr/share/initramfs-tools/hook-functions
+copy_exec /usr/bin/chown
+copy_exec /usr/bin/stat
+SCRIPT
+    sed 's/^MAPDEV=.*/MAPDEV=yes/' packaging/initramfs/initramfs.conf >"$guest/etc/mapdev/initramfs.conf"
+    printf 'MODULES=list\nCOMPRESS=gzip\nCOMPRESSLEVEL=1\n' |
+        install -D -m 0644 /dev/stdin "$guest/etc/initramfs-tools/conf.d/test"
+    printf 'virtio_pci\nvirtio_blk\next4\n' >"$guest/etc/initramfs-tools/modules"
+    copy_modules "$root" "$release" virtio_pci virtio_blk ext4
+    add_shim "$release"
+    usr_merge "$release"
+    rm -rf "$tree"
+    mkdir "$tree"
+    bsdtar -xf "$base" -C "$tree"
+    cp -a "$guest/." "$tree/"
+    install -D -m 0644 -t "$tree/boot" "$root/boot/config-$release"
+    # Debian's programs, in a namespace of their own
+    # shellcheck disable=SC2016 # the inner shell's
+    unshare -m sh -c 'mount -t proc proc "$1/proc" && exec chroot "$1" update-initramfs -c -k "$2"' \
+        - "$tree" "$release" >"$work/made" 2>&1 || { cat "$work/made"; return 1; }
+    mv "$tree/boot/initrd.img-$release" "$work/initrd"
+    rm -f "$disk"
+    truncate -s 1200M "$disk"
+    mke2fs -q -t ext4 -U $uuid -d "$tree" "$disk"
+}
+
+[ "$(id -u)" = 0 ] || { echo "# root wanted, as whom Debian's initramfs is made"; exit 1; }
+scripts/shim.sh >"$work/built"
+words="root=UUID=$uuid rw systemd.wants=mapdev-check.service systemd.mask=serial-getty@ttyS0.service systemd.mask=getty@tty1.service"
+while read -r root release <&3; do
+    make_disk "$root" "$release"
+    boot "$root" "$release" "$words ${MODE:+mapdev.mode=$MODE}"
+done 3< <(kernels "${2:-}")
+exit "$failed"
