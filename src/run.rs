@@ -27,6 +27,14 @@ pub struct Place {
     pub seats: PathBuf,
 }
 
+/// What came of a RUN list.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Properties that builtins found: clients are told of them, and no record has them.
+    pub found: Vec<Pair>,
+    pub problems: Vec<String>,
+}
+
 /// Runs what an event wants run, one after the other, in what is left of the event's time. Programs get
 /// `properties`, and what builtins before them found; each program waits for `delay` first.
 #[must_use]
@@ -37,8 +45,8 @@ pub fn run(
     machine: &Machine,
     place: &Place,
     delay: Duration,
-) -> Vec<String> {
-    let mut problems = Vec::new();
+) -> Report {
+    let Report { mut found, mut problems } = Report::default();
     for entry in list {
         let Run { builtin, command, source } = entry;
         let shown = command.escape_ascii();
@@ -51,8 +59,9 @@ pub fn run(
                 continue;
             }
             match machine.builtin(builtin, &call) {
-                Ran::Done(found) | Ran::Broken(found) => {
-                    found.into_iter().for_each(|pair| put(&mut properties, pair));
+                Ran::Done(pairs) | Ran::Broken(pairs) => {
+                    put(&mut found, pairs.clone());
+                    put(&mut properties, pairs);
                 }
                 Ran::Failed => debug!("{source}: `{shown}`: failed"),
                 Ran::Skipped => debug!("{source}: skipped: {shown}"),
@@ -73,7 +82,7 @@ pub fn run(
             Some(outcome) => problems.push(format!("{source}: `{shown}`: {outcome}")),
         }
     }
-    problems
+    Report { found, problems }
 }
 
 /// Gives the node to the user who sits at its seat.
@@ -91,9 +100,12 @@ fn give_access(call: &Call<'_>, place: &Place) -> Result<(), String> {
     given.map_err(|error| format!("/dev/{}: cannot give access: {error}", name.escape_ascii()))
 }
 
-fn put(properties: &mut Vec<Pair>, pair: Pair) {
-    match properties.iter_mut().find(|(key, _)| *key == pair.0) {
-        Some(known) => *known = pair,
-        None => properties.push(pair),
+/// Adds these, in the place of those of the same names.
+pub fn put(properties: &mut Vec<Pair>, pairs: Vec<Pair>) {
+    for pair in pairs {
+        match properties.iter_mut().find(|(key, _)| *key == pair.0) {
+            Some(known) => *known = pair,
+            None => properties.push(pair),
+        }
     }
 }

@@ -15,13 +15,22 @@ use crate::device::DeviceId;
 use crate::nodes::claims::Why;
 use crate::queue::Ticket;
 use crate::rules::decision::Run;
+use crate::run::put;
 use crate::uevent::{Origin, Uevent};
 
 /// How an event is told, when all of it is done.
 #[derive(Debug)]
 pub(super) enum End {
-    Settled { known: Arc<Known>, failed: Option<Box<Told>> },
-    Removed { old: Option<Arc<Known>>, told: Box<Told> },
+    /// `found`: by builtins that were run.
+    Settled {
+        known: Arc<Known>,
+        failed: Option<Box<Told>>,
+        found: Vec<Pair>,
+    },
+    Removed {
+        old: Option<Arc<Known>>,
+        told: Box<Told>,
+    },
 }
 
 impl End {
@@ -33,6 +42,14 @@ impl End {
         }
     }
 
+    /// What builtins have found since then is told, too.
+    pub(super) fn add(&mut self, pairs: Vec<Pair>) {
+        match self {
+            Self::Settled { found, .. } => put(found, pairs),
+            Self::Removed { told, .. } => put(&mut told.properties, pairs),
+        }
+    }
+
     /// Stage 8.
     pub(super) fn announce(
         &self,
@@ -41,8 +58,8 @@ impl End {
         usec: u64,
     ) -> Option<String> {
         match self {
-            Self::Settled { known, failed } => {
-                teller.handled(uevent, known, failed.as_deref(), usec)
+            Self::Settled { known, failed, found } => {
+                teller.handled(uevent, known, failed.as_deref(), found, usec)
             }
             Self::Removed { old, told } => teller.removed(uevent, old.clone(), told, usec),
         }
@@ -110,7 +127,7 @@ impl Dispatch {
         problems: &mut Vec<String>,
     ) -> Option<(End, Vec<Run>)> {
         match outcome {
-            Outcome::Settled { mut known, failed, run } => {
+            Outcome::Settled { mut known, failed, run, found } => {
                 self.as_in_kernel(&mut known);
                 let known = Arc::new(*known);
                 self.end_stale_grants(&known, job.grants.as_deref(), problems);
@@ -123,7 +140,7 @@ impl Dispatch {
                 problems.extend(self.publisher.publish(&known, old.as_deref(), why, &self.table));
                 self.notice_module(&known);
                 let list = if run { known.decision.run.clone() } else { Vec::new() };
-                Some((End::Settled { known, failed }, list))
+                Some((End::Settled { known, failed, found }, list))
             }
             Outcome::Removed { told, run } => {
                 let old = self.forget(id, problems);
@@ -155,7 +172,7 @@ impl Dispatch {
         }
         self.met(id);
         match end {
-            Some(End::Settled { known, failed: None }) => {
+            Some(End::Settled { known, failed: None, .. }) => {
                 self.watch(&known.clone(), job.uevent.origin == Origin::Coldplug);
             }
             Some(End::Settled { failed: Some(_), .. } | End::Removed { .. }) => self.end_watch(id),

@@ -69,14 +69,14 @@ pub fn handle(config: &Config, uevent: &Uevent) -> io::Result<Handled> {
     let claimant = device.devname().zip(device.devnum());
     let claimant =
         claimant.map(|(node, devnum)| Claimant { id: device.id(), node, devnum, before: &before });
-    let (end, list): (End, Vec<Run>) = match outcome {
-        Outcome::Settled { known, failed, run } => {
+    let (mut end, list): (End, Vec<Run>) = match outcome {
+        Outcome::Settled { known, failed, run, found } => {
             handled.failed = failed.is_some();
             if let Some(claimant) = claimant.filter(|_| failed.is_none()) {
                 handled.problems.extend(contest::settle(&stack, &claimant, &known.decision.links));
             }
             let list = if run { known.decision.run.clone() } else { Vec::new() };
-            (End::Settled { known: Arc::new(*known), failed }, list)
+            (End::Settled { known: Arc::new(*known), failed, found }, list)
         }
         Outcome::Removed { told, run } => {
             handled.failed = told.has_failed();
@@ -88,7 +88,9 @@ pub fn handle(config: &Config, uevent: &Uevent) -> io::Result<Handled> {
         }
         Outcome::Gone | Outcome::Busy | Outcome::Ran(_) => return Ok(handled),
     };
-    handled.problems.extend(hands.run(&job, &list, end.properties()));
+    let report = hands.run(&job, &list, end.properties());
+    handled.problems.extend(report.problems);
+    end.add(report.found);
     // without the right to speak on netlink, all else is done nonetheless
     match Teller::new(true, Vec::new()) {
         Ok(mut teller) => handled.problems.extend(end.announce(&mut teller, &uevent, 0)),

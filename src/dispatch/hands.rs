@@ -27,7 +27,7 @@ use crate::rules::decision::{Asked, Attribute, Decision, Run, Written};
 use crate::rules::event::Event;
 use crate::rules::machine::Machine;
 use crate::rules::plan::Plans;
-use crate::run;
+use crate::run::{self, Report};
 use crate::uevent::{Action, Origin};
 
 /// What a worker works with.
@@ -112,7 +112,7 @@ impl Hands {
     }
 
     /// Stage 7: what of an event is run when all else is done.
-    pub(super) fn run(&self, job: &Job, list: &[Run], properties: Vec<Pair>) -> Vec<String> {
+    pub(super) fn run(&self, job: &Job, list: &[Run], properties: Vec<Pair>) -> Report {
         self.learn(&job.book);
         self.machine.set_links(&job.book.links);
         self.machine.begin(job.begun, false);
@@ -212,25 +212,28 @@ impl Hands {
         };
         let failed = said.failed.or_else(|| Some(Box::new(known.failed(renamed.err()?))));
         let run = self.active && !repeated && failed.is_none();
-        let run = run && self.run_at_once(device, job, &known, problems);
-        Outcome::Settled { known: Box::new(known), failed, run }
+        let found = run.then(|| self.run_at_once(device, job, &known, problems)).flatten();
+        let run = run && found.is_none();
+        Outcome::Settled { known: Box::new(known), failed, run, found: found.unwrap_or_default() }
     }
 
-    /// Builtins of a device without node want nothing that others do first: that saves a hand-over.
-    /// Whether there is something left to run.
+    /// Builtins of a device without node want nothing that others do first: that saves a hand-over. What
+    /// they found; `None` if something is left to run.
     fn run_at_once(
         &self,
         device: &Device,
         job: &Job,
         known: &Known,
         problems: &mut Vec<String>,
-    ) -> bool {
+    ) -> Option<Vec<Pair>> {
         let list = &known.decision.run;
         let at_once = device.devnum().is_none() && list.iter().all(|run| run.builtin.is_some());
-        if at_once && !list.is_empty() {
-            problems.extend(self.run(job, list, known.owned_properties()));
+        if list.is_empty() || !at_once {
+            return at_once.then(Vec::new);
         }
-        !at_once
+        let report = self.run(job, list, known.owned_properties());
+        problems.extend(report.problems);
+        Some(report.found)
     }
 
     /// What kernel and rules say, now and before.

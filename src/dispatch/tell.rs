@@ -13,6 +13,7 @@ use super::command::Notice;
 use super::known::{Known, Told};
 use crate::announce::overhear::Overhear;
 use crate::announce::{Announcer, Message, Property};
+use crate::builtin::Pair;
 use crate::config::{Config, Mode};
 use crate::uevent::{Origin, Uevent, action_name};
 
@@ -42,12 +43,13 @@ impl Teller {
         Ok(Self { announcer, listeners })
     }
 
-    /// Tells of a device that was handled; returns what failed.
+    /// Tells of a device that was handled, and of what builtins found after that; returns what failed.
     pub(super) fn handled(
         &mut self,
         uevent: &Uevent,
         known: &Arc<Known>,
         failed: Option<&Told>,
+        found: &[Pair],
         usec: u64,
     ) -> Option<String> {
         let device = known.clone();
@@ -58,7 +60,7 @@ impl Teller {
         }
         let problem = match failed {
             Some(told) => self.announce_told(uevent, told),
-            None => self.announce(uevent, known),
+            None => self.announce(uevent, known, found),
         };
         self.notify(Notice::Handled { seqnum, action, usec, device });
         problem
@@ -84,9 +86,13 @@ impl Teller {
         self.announce_told(uevent, told)
     }
 
-    fn announce(&self, uevent: &Uevent, known: &Known) -> Option<String> {
+    fn announce(&self, uevent: &Uevent, known: &Known, found: &[Pair]) -> Option<String> {
         let announcer = self.announcer.as_ref()?;
-        let properties = known.properties();
+        let mut properties = known.properties();
+        for (key, value) in found {
+            properties.retain(|(known, _)| known != key);
+            properties.push((key, Cow::Borrowed(value)));
+        }
         send(announcer, uevent, &known.record.sticky_tags, &properties)
     }
 

@@ -106,6 +106,8 @@ pub(super) enum Outcome {
         failed: Option<Box<Told>>,
         /// Whether its RUN list is still to be done.
         run: bool,
+        /// If not, what builtins of that list found.
+        found: Vec<Pair>,
     },
     Removed {
         told: Box<Told>,
@@ -344,8 +346,10 @@ impl Worker {
         let mut problems = Vec::new();
         let outcome = match job.chore.take() {
             Some(chore) => {
-                let Chore { list, properties, end } = *chore;
-                problems = self.hands.run(&job, &list, properties);
+                let Chore { list, properties, mut end } = *chore;
+                let report = self.hands.run(&job, &list, properties);
+                problems = report.problems;
+                end.add(report.found);
                 Outcome::Ran(end)
             }
             None => {

@@ -16,6 +16,16 @@ fn rules(machine: &Machine, text: &str) {
     fs::write(folder.join("50-live.rules"), text).unwrap();
 }
 
+/// A hardware database of these lines.
+fn database(machine: &Machine, text: &str) {
+    let folder = machine.root.join("etc/udev/hwdb.d");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("50-live.hwdb"), text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mapdevctl"));
+    let made = command.args(["hwdb", "update", "--root"]).arg(&machine.root).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
 fn device(minor: usize) -> Device {
     let (name, minor) = (format!("livec{minor}"), minor.to_string());
     let pairs = [("MAJOR", "4000"), ("MINOR", &*minor), ("DEVNAME", &*name)];
@@ -28,6 +38,7 @@ ACTION!="remove", SUBSYSTEM=="live", SYMLINK+="live/$kernel", TAG+="seat", ENV{I
 SUBSYSTEM=="live", RUN+="/bin/sh -c 'cd /run/live; echo $$ACTION $$DEVLINKS $$TAGS $$ID_LIVE >>ran;\
     readlink first/dev/live/$kernel >>ran; cat first/udev/data/c4000:$minor | grep -c ID_LIVE >>ran; env >env'"
 SUBSYSTEM=="live", RUN+="/bin/sh -c 'echo last >>/run/live/ran; exit 3'", RUN{builtin}+="kmod load none"
+SUBSYSTEM=="live", ENV{FOUND}="before", RUN{builtin}+="hwdb live:c"
 "#;
 
 #[test]
@@ -37,13 +48,18 @@ fn what_is_run_finds_link_and_record_and_is_over_when_the_event_is_told() {
         "what_is_run_finds_link_and_record_and_is_over_when_the_event_is_told",
         |mut machine| {
             rules(&machine, LAST);
+            database(&machine, "live:c\n FOUND=by a builtin\n");
             let bus = Bus::start(&machine.top);
             let manager = Manager::new("manager");
             let listener = Listener::new();
             let daemon = Daemon::start(&machine, &machine.place, &bus, &manager, &ACTIVE);
             let ran = machine.top.join("ran");
             let first = device(1);
-            listener.until(machine.add(&first));
+            let told = listener.until(machine.add(&first)).pop().unwrap();
+            // what is found after the record was written is told, and is not in it
+            assert_eq!(told.text("FOUND"), "by a builtin");
+            let record = fs::read_to_string(machine.place.records.join("c4000:1")).unwrap();
+            assert!(record.contains("E:FOUND=before\n"), "{record}");
             let wanted = "add /dev/live/livec1 :seat: livec1\n../livec1\n1\nlast\n";
             assert_eq!(fs::read_to_string(&ran).unwrap(), wanted);
             let env = fs::read_to_string(machine.top.join("env")).unwrap();
