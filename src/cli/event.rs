@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -16,16 +16,21 @@ use crate::config::Config;
 use crate::device::Sysfs;
 use crate::device::replay::replay;
 use crate::dispatch::foreground;
-use crate::uevent::{Action, action_name};
+use crate::uevent::{Action, Origin, Uevent, action_name, parse};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A path below /sys, a node, or a link to one
+    /// A path below /sys, a node, or a link to one; of a device that has gone, its path below /sys
     device: PathBuf,
 
     /// What happens to the device
     #[arg(long, value_parser = action)]
     action: Action,
+
+    /// A property of the kernel's message that sysfs does not have, such as DISK_EJECT_REQUEST=1; of a device
+    /// that has gone, all of them: SUBSYSTEM, and where there are such, MAJOR, MINOR, DEVNAME, DEVTYPE
+    #[arg(long = "property", short, value_name = "KEY=VALUE", value_parser = pair)]
+    properties: Vec<(String, String)>,
 
     /// Look for configuration, rules, policy, users and groups below this folder
     #[arg(long, value_name = "DIR", default_value = "/")]
@@ -44,14 +49,55 @@ pub struct Args {
     records: PathBuf,
 }
 
-pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("KEY=VALUE wanted")?;
+    // programs of rules know the node by its whole path, the kernel does not
+    let value = value.strip_prefix("/dev/").filter(|_| key == "DEVNAME").unwrap_or(value);
+    match parse::fault(key.as_bytes(), value.as_bytes()) {
+        Some(fault) => Err(fault.to_string()),
+        None => Ok((key.to_owned(), value.to_owned())),
+    }
+}
+
+/// What the kernel would say: as sysfs has it, and as the caller does.
+fn uevent(args: &Args) -> Result<Uevent, Failure> {
     let sysfs = Sysfs::new(&args.sysfs);
-    let uevent = devpath(&sysfs, &args.sysfs, &args.device)
-        .and_then(|devpath| replay(&sysfs, &devpath, args.action, sysfs.seqnum()));
-    let Some(uevent) = uevent else {
-        let shown = escape::bytes(args.device.as_os_str().as_bytes());
-        return Err(Failure::new(Exit::NoSuchDevice, format!("{shown} is no device in sysfs")));
+    let given = args.properties.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
+    let given: Vec<_> = given.collect();
+    let synthetic = |devpath: &[u8], properties: &[(&[u8], &[u8])]| {
+        Uevent::synthetic(Origin::Coldplug, args.action, devpath, sysfs.seqnum(), properties)
     };
+    let found = devpath(&sysfs, &args.sysfs, &args.device)
+        .and_then(|devpath| replay(&sysfs, &devpath, args.action, sysfs.seqnum()));
+    if let Some(found) = found {
+        let said =
+            found.properties().filter(|(key, _)| given.iter().all(|(other, _)| other != key));
+        let properties: Vec<_> = said.chain(given.iter().copied()).collect();
+        return Ok(synthetic(found.devpath(), &properties));
+    }
+    let shown = escape::bytes(args.device.as_os_str().as_bytes());
+    let absent = |what: &str| {
+        Failure::new(Exit::NoSuchDevice, format!("{shown} is no device in sysfs{what}"))
+    };
+    let gone = gone(&args.sysfs, &args.device).filter(|_| args.action == Action::Remove);
+    let devpath = gone.ok_or_else(|| absent(""))?;
+    if given.iter().all(|(key, _)| *key != b"SUBSYSTEM") {
+        return Err(absent(
+            "; of one that has gone, --property SUBSYSTEM=... is wanted, as the kernel said it",
+        ));
+    }
+    Ok(synthetic(&devpath, &given))
+}
+
+/// The devpath that a path below sysfs stands for, if nothing is there.
+fn gone(root: &Path, device: &Path) -> Option<Vec<u8>> {
+    let below = device.strip_prefix("/sys").or_else(|_| device.strip_prefix(root)).ok()?;
+    let devpath = [b"/", below.as_os_str().as_bytes()].concat();
+    parse::is_devpath(&devpath).then_some(devpath)
+}
+
+pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
+    let uevent = uevent(args)?;
     let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     // mistakes in the files are the daemon's to tell
     let (config, _) = Config::load(&args.root, &command_line);

@@ -279,3 +279,45 @@ fn events_at_the_same_time_leave_what_systemd_udevd_leaves() {
         assert_eq!(wrong, 0);
     });
 }
+
+#[test]
+fn a_device_that_sysfs_no_longer_has_is_removed_as_by_systemd_udevd() {
+    let name = "a_device_that_sysfs_no_longer_has_is_removed_as_by_systemd_udevd";
+    private(module_path!(), name, || {
+        let (tree, _daemon): (Tree, Daemon) = (alone(), Daemon::start());
+        let (injector, mut random) = (Injector::new(), Random::new());
+        let text = rules(&mut random, false);
+        let mut wrong = 0;
+        for device in ["odd", "partition", "bus"] {
+            let [add, remove] = ["add", "remove"].map(|action| Event { device, action });
+            let (devpath, subsystem, uevent) = of(device);
+            let (folder, away) = (tree.root.join(&devpath[1..]), Path::new("/run/away"));
+            begin(&text);
+            ours(&add).wait().unwrap();
+            fs::rename(&folder, away).unwrap();
+            node(&remove);
+            let mut command = Command::new(env!("CARGO_BIN_EXE_mapdevctl"));
+            command.args(["event", "--action", "remove", &format!("/sys{devpath}")]);
+            let refused = command.output().unwrap();
+            assert_eq!(refused.status.code(), Some(3), "it has no subsystem");
+            let subsystem = format!("SUBSYSTEM={subsystem}");
+            command.args(uevent.lines().chain([&*subsystem]).flat_map(|pair| ["-p", pair]));
+            let done = command.output().unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            let ours = snapshot();
+            fs::rename(away, &folder).unwrap();
+
+            begin(&text);
+            udevadm(&["control", "--reload"]);
+            theirs(&injector, &add);
+            udevadm(&["settle", "--timeout=60"]);
+            assert_ne!(snapshot(), ours, "nothing was removed");
+            fs::rename(&folder, away).unwrap();
+            theirs(&injector, &remove);
+            udevadm(&["settle", "--timeout=60"]);
+            wrong += usize::from(!agree(device, &text, &[add, remove], &ours, &snapshot()));
+            fs::rename(away, &folder).unwrap();
+        }
+        assert_eq!(wrong, 0);
+    });
+}
