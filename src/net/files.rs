@@ -1,11 +1,8 @@
 //! Stage 5b: which `.link` files there are: all folders together, in the order of the names, each with
 //! its drop-ins; loaded once, asked for every interface.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
-use std::os::unix::ffi::OsStrExt;
+use std::fs::{self, DirEntry, File};
+use std::io::Read;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -30,9 +27,6 @@ pub const FOLDERS: [&str; 5] = [
 
 /// A `.link` file has some hundred bytes.
 const FILE_LIMIT: u64 = 1 << 20;
-
-/// Who has more files than this has no more of them.
-const FILES_LIMIT: usize = 10_000;
 
 /// How long somebody who keeps a password may take to tell it.
 const PASSWORD_TIME: Duration = Duration::from_secs(5);
@@ -123,39 +117,14 @@ fn find(
     end: &str,
     problems: &mut Vec<Problem>,
 ) -> Vec<PathBuf> {
-    let mut found: BTreeMap<OsString, PathBuf> = BTreeMap::new();
-    for folder in FOLDERS.map(|folder| root.join(folder).join(below.as_ref())) {
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
-            {
-                continue;
-            }
-            Err(error) => {
-                let what = format!("cannot be read: {error}");
-                problems.push(Problem::whole(&folder, Severity::Error, what));
-                continue;
-            }
-        };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let named =
-                name.as_bytes().ends_with(end.as_bytes()) && !name.as_bytes().starts_with(b".");
-            let file = entry.file_type().is_ok_and(|kind| kind.is_file() || kind.is_symlink());
-            if !named || !file {
-                continue;
-            }
-            if found.len() == FILES_LIMIT && !found.contains_key(&name) {
-                let what = format!("at most {FILES_LIMIT} files wanted; the rest is not read");
-                problems.push(Problem::whole(&folder, Severity::Error, what));
-                break;
-            }
-            // the folder that is also called by another name is looked at once
-            found.entry(name).or_insert_with(|| folder.join(entry.file_name()));
-        }
-    }
-    found.into_values().collect()
+    let folders = FOLDERS.map(|folder| root.join(folder).join(below.as_ref()));
+    // beside a file, a drop-in folder's name may be anything's
+    let folders = folders.into_iter().filter(|it| fs::metadata(it).map_or(true, |it| it.is_dir()));
+    let counts = |entry: &DirEntry| {
+        let file = entry.file_type().is_ok_and(|kind| kind.is_file() || kind.is_symlink());
+        file && written::ends(entry, end)
+    };
+    written::files(folders, counts, problems)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Box<Problem>> {

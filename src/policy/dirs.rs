@@ -1,12 +1,11 @@
 //! Stage 4b: which policy files there are: all folders together in the order of the names, higher folders first.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, File, Metadata};
-use std::io::{ErrorKind, Read};
+use std::fs::{self, DirEntry, Metadata};
 use std::path::{Path, PathBuf};
 
 use crate::rules::problem::{Problem, Severity, Source};
+use crate::written;
 
 /// A policy is written by hand; a larger file is a mistake.
 const FILE_LIMIT: u64 = 4 << 20;
@@ -22,27 +21,14 @@ pub struct PolicyFile {
 #[must_use]
 pub fn policy_files(dirs: &[PathBuf]) -> (Vec<PolicyFile>, Vec<Problem>) {
     let mut problems = Vec::new();
-    let mut found: BTreeMap<OsString, PathBuf> = BTreeMap::new();
-    for dir in dirs {
-        let entries = match fs::read_dir(dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => {
-                problems.push(unreadable(dir, &error));
-                continue;
-            }
-        };
-        for entry in entries.flatten() {
-            let path = entry.path();
-            // the daemon's own file of run-time changes is no policy of the administrator's
-            let own = entry.file_name() == super::grants::FILE;
-            if !own && path.extension().is_some_and(|extension| extension == "toml") {
-                found.entry(entry.file_name()).or_insert(path);
-            }
-        }
-    }
+    // the daemon's own file of run-time changes is no policy of the administrator's
+    let counts = |entry: &DirEntry| {
+        let named = entry.path().extension().is_some_and(|extension| extension == "toml");
+        named && entry.file_name() != super::grants::FILE
+    };
     let mut files = Vec::new();
-    for (name, path) in found {
+    for path in written::files(dirs.to_vec(), counts, &mut problems) {
+        let name = path.file_name().unwrap_or_default().to_owned();
         match fs::metadata(&path) {
             Ok(meta) if masked(&meta) => {}
             Ok(meta) if meta.is_file() => files.push(PolicyFile { name, path }),
@@ -64,17 +50,13 @@ fn masked(meta: &Metadata) -> bool {
 
 /// The text of a policy file; a problem instead if it cannot be had.
 pub(super) fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<String> {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(FILE_LIMIT + 1).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        problems.push(unreadable(path, &error));
-        return None;
-    }
-    if bytes.len() as u64 > FILE_LIMIT {
-        let what = format!("file is larger than {} MiB", FILE_LIMIT >> 20);
-        problems.push(Problem::whole(path, Severity::Error, what));
-        return None;
-    }
+    let bytes = match written::read(path, FILE_LIMIT) {
+        Ok(bytes) => bytes,
+        Err(problem) => {
+            problems.push(*problem);
+            return None;
+        }
+    };
     match String::from_utf8(bytes) {
         Ok(text) => Some(text),
         Err(error) => {

@@ -1,13 +1,8 @@
 //! Stage 4: which rules files there are: all folders together, in the order of the names.
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::rules::problem::{Problem, Severity};
+use crate::rules::problem::Problem;
 use crate::written;
 
 /// Folders of rules below the root; of files of one name, the first folder's counts.
@@ -22,9 +17,6 @@ pub const FOLDERS: [&str; 5] = [
 /// The largest file of rules that is shipped has some 600 KiB.
 const FILE_LIMIT: u64 = 16 << 20;
 
-/// Who has more than this many files has no rules, but a mistake.
-const FILES_LIMIT: usize = 10_000;
-
 /// A rules file and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text {
@@ -36,7 +28,8 @@ pub struct Text {
 #[must_use]
 pub fn texts(root: &Path) -> (Vec<Text>, Vec<Problem>) {
     let (mut texts, mut problems) = (Vec::new(), Vec::new());
-    for path in paths(root, &mut problems) {
+    let folders = FOLDERS.map(|folder| root.join(folder));
+    for path in written::files(folders, |entry| written::ends(entry, ".rules"), &mut problems) {
         match read(&path) {
             Ok(bytes) if bytes.is_empty() => {}
             Ok(bytes) => texts.push(Text { path, bytes }),
@@ -54,38 +47,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Box<Problem>> {
     written::read(path, FILE_LIMIT)
 }
 
-/// The files that count, in the order in which they are read.
-fn paths(root: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
-    let mut found: BTreeMap<OsString, PathBuf> = BTreeMap::new();
-    for folder in FOLDERS.map(|folder| root.join(folder)) {
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => {
-                let what = format!("cannot be read: {error}");
-                problems.push(Problem::whole(&folder, Severity::Error, what));
-                continue;
-            }
-        };
-        for entry in entries.flatten().filter(|entry| is_rules(&entry.file_name())) {
-            if found.len() == FILES_LIMIT && !found.contains_key(&entry.file_name()) {
-                let what = format!("more than {FILES_LIMIT} rules files; the rest is not read");
-                problems.push(Problem::whole(&folder, Severity::Error, what));
-                break;
-            }
-            found.entry(entry.file_name()).or_insert_with(|| entry.path());
-        }
-    }
-    found.into_values().collect()
-}
-
-fn is_rules(name: &OsStr) -> bool {
-    name.as_bytes().ends_with(b".rules") && !name.as_bytes().starts_with(b".")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::symlink;
 
     fn root() -> tempfile::TempDir {

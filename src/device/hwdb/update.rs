@@ -1,16 +1,16 @@
 //! Stage 3: all `.hwdb` sources below a root in, one `hwdb.bin` out; folders and their precedence are udev's.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::device::hwdb::compile::Compiler;
 use crate::device::hwdb::source;
-use crate::problem::{Problem, Severity};
+use crate::problem::Problem;
+use crate::written;
 
 /// Where sources are below the root; of files of one name, the first folder's counts.
 pub const FOLDERS: [&str; 3] = ["etc/udev/hwdb.d", "usr/lib/udev/hwdb.d", "lib/udev/hwdb.d"];
@@ -29,11 +29,13 @@ pub struct Text {
 #[must_use]
 pub fn texts(root: &Path) -> (Vec<Text>, Vec<Problem>) {
     let (mut texts, mut problems) = (Vec::new(), Vec::new());
-    for path in paths(root, &mut problems) {
+    let folders = FOLDERS.map(|folder| root.join(folder));
+    // the compiled file speaks of each source by its real path
+    let folders = folders.map(|folder| fs::canonicalize(&folder).unwrap_or(folder));
+    for path in written::files(folders, |entry| written::ends(entry, ".hwdb"), &mut problems) {
         // it has its place among the files even so
-        let bytes = read(&path).unwrap_or_else(|error| {
-            let what = format!("cannot be read: {error}");
-            problems.push(Problem::whole(&path, Severity::Error, what));
+        let bytes = written::read(&path, FILE_LIMIT).unwrap_or_else(|problem| {
+            problems.push(*problem);
             Vec::new()
         });
         texts.push(Text { path, bytes });
@@ -77,45 +79,6 @@ pub fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
         drop(fs::remove_file(&new));
     }
     written
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // a FIFO would wait for a writer
-    let meta = fs::metadata(path)?;
-    if meta.file_type().is_char_device() {
-        return Ok(Vec::new());
-    }
-    if !meta.is_file() {
-        return Err(io::Error::other("a regular file wanted"));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_LIMIT + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > FILE_LIMIT {
-        return Err(io::Error::other(format!("at most {} MiB wanted", FILE_LIMIT >> 20)));
-    }
-    Ok(bytes)
-}
-
-fn paths(root: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
-    let mut found: BTreeMap<OsString, PathBuf> = BTreeMap::new();
-    for folder in FOLDERS.map(|folder| root.join(folder)) {
-        let entries = fs::canonicalize(&folder).and_then(|real| Ok((fs::read_dir(&real)?, real)));
-        let (entries, real) = match entries {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => {
-                let what = format!("cannot be read: {error}");
-                problems.push(Problem::whole(&folder, Severity::Error, what));
-                continue;
-            }
-        };
-        for name in entries.flatten().map(|entry| entry.file_name()) {
-            if name.as_bytes().ends_with(b".hwdb") && !name.as_bytes().starts_with(b".") {
-                found.entry(name.clone()).or_insert_with(|| real.join(name));
-            }
-        }
-    }
-    found.into_values().collect()
 }
 
 /// Removes a compiled file that has no sources any more.
