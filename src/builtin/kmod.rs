@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 use crate::builtin::{Call, Pair, Ran};
+use crate::exec::{Pause, Waiting};
 use crate::modules::ModuleDb;
 use crate::modules::modprobe::{self, Blacklist, Config, Loader, Outcome, Plan, Request};
 
@@ -23,12 +24,18 @@ pub(super) struct Modules {
     root: PathBuf,
     db: RefCell<Arc<ModuleDb>>,
     config: RefCell<Option<(Instant, Arc<Config>)>>,
+    /// Who is told when the kernel lets one wait for a module.
+    pause: Option<Arc<dyn Pause>>,
 }
 
 impl Modules {
     /// None, before they are told.
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root, db: RefCell::default(), config: RefCell::default() }
+        Self { root, db: RefCell::default(), config: RefCell::default(), pause: None }
+    }
+
+    pub(super) fn with_pause(self, pause: Arc<dyn Pause>) -> Self {
+        Self { pause: Some(pause), ..self }
     }
 
     pub(super) fn refresh(&self, db: &Arc<ModuleDb>) {
@@ -60,6 +67,8 @@ impl Modules {
         let sysfs = call.device.sysfs().syspath(b"");
         let db = self.db.borrow();
         let loader = Loader { db: &db, sysfs: &sysfs, command_time: Loader::COMMAND_TIME };
+        let pause = self.pause.as_deref().filter(|_| loader.has_work(&plan));
+        let _waiting = pause.map(Waiting::begin);
         let done = loader.load(&plan).unwrap_or_else(|error| {
             warn!("kmod: {error}");
             error.done

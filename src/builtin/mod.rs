@@ -28,7 +28,7 @@ use crate::device::Device;
 use crate::device::hwdb::Hwdb;
 use crate::exec::Pause;
 use crate::modules::ModuleDb;
-use crate::net::{LinkFiles, Naming, Scheme};
+use crate::net::{LinkFiles, Naming, Scheme, Sockets};
 use crate::probe::Probe;
 
 /// A key and its value.
@@ -142,6 +142,7 @@ pub struct Kit {
     pub links: RefCell<Arc<LinkFiles>>,
     /// Whether anything may be changed, such as an interface's settings.
     pub changes: Cell<bool>,
+    sockets: Sockets,
     /// By which rules network interfaces are named.
     pub scheme: Scheme,
 }
@@ -163,6 +164,7 @@ impl Kit {
             probe: Probe::default(),
             links: RefCell::default(),
             changes: Cell::default(),
+            sockets: Sockets::default(),
             scheme: Scheme::default(),
         }
     }
@@ -173,10 +175,11 @@ impl Kit {
         Self { probe, ..self }
     }
 
-    /// Who is told when a disk lets one wait.
+    /// Who is told when a disk or a module lets one wait.
     #[must_use]
     pub fn with_pause(self, pause: Arc<dyn Pause>) -> Self {
-        Self { probe: self.probe.with_pause(pause), ..self }
+        let modules = self.modules.with_pause(pause.clone());
+        Self { probe: self.probe.with_pause(pause), modules, ..self }
     }
 
     /// Looks anew at what builtins read once: the hardware database and modprobe.d; `modules` are those

@@ -14,6 +14,7 @@ pub(super) fn run(kit: &Kit, call: &Call<'_>) -> Ran<Vec<Pair>> {
     let setup = Setup {
         files: &files,
         device: call.device,
+        sockets: &kit.sockets,
         property: |key: &[u8]| call.property(key),
         apply: kit.changes.get(),
     };

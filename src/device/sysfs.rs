@@ -2,28 +2,55 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FsWord, Mode, OFlags, statfs};
 use rustix::io::Errno;
 
 /// What one read of an attribute returns at most: sysfs shows one page, a recording may hold more.
 const ATTRIBUTE_MAX: u64 = 64 * 1024;
 
+/// `SYSFS_MAGIC` of `linux/magic.h`.
+const SYSFS_MAGIC: FsWord = 0x6265_6572;
+
+/// An attribute is a page at most; a file that is shorter than that was read at once.
+const PAGE: usize = 4096;
+
 /// The sysfs mount, usually `/sys`. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Sysfs {
     root: Arc<Path>,
+    /// It is the kernel's, not a recording.
+    is_kernels: bool,
+}
+
+/// Up to [`ATTRIBUTE_MAX`] bytes of a file, with one call where these are less than a page.
+fn whole(mut file: &File) -> Option<Vec<u8>> {
+    let mut page = [0; PAGE];
+    let length = loop {
+        match file.read(&mut page) {
+            Ok(length) => break length,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    };
+    let mut value = page.get(..length)?.to_vec();
+    if length == PAGE {
+        file.take(ATTRIBUTE_MAX - PAGE as u64).read_to_end(&mut value).ok()?;
+    }
+    Some(value)
 }
 
 impl Sysfs {
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into().into() }
+        let root: Arc<Path> = root.into().into();
+        let kind = statfs(&*root).map(|stat| stat.f_type);
+        Self { root, is_kernels: kind.is_ok_and(|kind| kind == SYSFS_MAGIC) }
     }
 
     #[must_use]
@@ -66,12 +93,14 @@ impl Sysfs {
             }
             Err(_) => return None,
         };
-        let meta = file.metadata().ok()?;
-        if meta.is_dir() || meta.mode() & Mode::RUSR.bits() == 0 {
-            return None;
+        // the kernel's own sysfs refuses to open what has no right to be read (`kernfs_fop_open`)
+        if !self.is_kernels {
+            let meta = file.metadata().ok()?;
+            if meta.is_dir() || meta.mode() & Mode::RUSR.bits() == 0 {
+                return None;
+            }
         }
-        let mut value = Vec::new();
-        file.take(ATTRIBUTE_MAX).read_to_end(&mut value).ok()?;
+        let mut value = whole(&file)?;
         value.truncate(value.iter().position(|byte| *byte == 0).unwrap_or(value.len()));
         while matches!(value.last(), Some(b'\n' | b'\r')) {
             value.pop();
@@ -91,9 +120,7 @@ impl Sysfs {
     }
 
     fn read(&self, path: &Path) -> Option<Vec<u8>> {
-        let mut value = Vec::new();
-        File::open(path).ok()?.take(ATTRIBUTE_MAX).read_to_end(&mut value).ok()?;
-        Some(value)
+        whole(&File::open(path).ok()?)
     }
 
     /// The last element of a link's target: `driver`, `subsystem`, `module`.

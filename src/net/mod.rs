@@ -29,5 +29,5 @@ pub use files::{FOLDERS, LinkFiles, Texts, texts};
 pub use interface::{Interface, Interfaces};
 pub use link_file::{LinkFile, Text};
 pub use scheme::{Naming, Scheme};
-pub use setup::{Outcome, Setup};
+pub use setup::{Outcome, Setup, Sockets};
 pub use values::{ALTERNATIVE_LIMIT, NAME_LIMIT, is_interface_name};

@@ -16,6 +16,8 @@ const ACK: u16 = 0x04;
 const NESTED: u16 = 0x8000;
 /// The bits of an attribute's type that say something else.
 const TYPE_MASK: u16 = 0x3fff;
+/// What the kernel says of one link at once; without virtual functions that is some 2 KiB.
+const ANSWER_MAX: usize = 32 * 1024;
 /// Answers that are not to our request and are thrown away before we give up.
 const STRAY_LIMIT: usize = 16;
 
@@ -52,9 +54,15 @@ impl Message {
         let (kind, flags) = verb.numbers();
         let mut bytes = vec![0; HEADER + LINK_HEADER];
         bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
-        bytes[6..8].copy_from_slice(&(flags | REQUEST | ACK).to_ne_bytes());
+        // what is asked for is answer enough
+        let ack = if verb == Verb::Get { 0 } else { ACK };
+        bytes[6..8].copy_from_slice(&(flags | REQUEST | ack).to_ne_bytes());
         bytes[HEADER + 4..HEADER + 8].copy_from_slice(&index.to_ne_bytes());
         Self(bytes)
+    }
+
+    fn is_acknowledged(&self) -> bool {
+        u16::from_ne_bytes([self.0[6], self.0[7]]) & ACK != 0
     }
 
     /// Adds an attribute; one that is too long for its length field is left out.
@@ -138,6 +146,8 @@ pub(super) fn text(value: &[u8]) -> &[u8] {
 pub(super) struct Link {
     socket: Socket,
     sequence: u32,
+    /// Where answers are received.
+    answer: Vec<u8>,
 }
 
 impl Link {
@@ -147,12 +157,13 @@ impl Link {
         socket.connect(&SocketAddr::new(0, 0))?;
         // the kernel has answered by the time a request is sent
         socket.set_non_blocking(true)?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, answer: Vec::with_capacity(ANSWER_MAX) })
     }
 
     /// Sends a request; gives the link that comes back, if one does before it is acknowledged.
     pub(super) fn ask(&mut self, message: Message) -> io::Result<Option<Reply>> {
         self.sequence = self.sequence.wrapping_add(1);
+        let acknowledged = message.is_acknowledged();
         let Message(mut bytes) = message;
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
         bytes[..4].copy_from_slice(&length.to_ne_bytes());
@@ -160,14 +171,19 @@ impl Link {
         self.socket.send(&bytes, 0)?;
         let mut reply = None;
         for _ in 0..STRAY_LIMIT {
-            let (datagram, _) = self.socket.recv_from_full()?;
-            let mut rest = datagram.as_slice();
+            self.answer.clear();
+            let length = self.socket.recv(&mut self.answer, libc::MSG_TRUNC)?;
+            let mut rest =
+                self.answer.get(..length).ok_or_else(|| io::Error::from(ErrorKind::InvalidData))?;
             while let Some((kind, sequence, body)) = split(&mut rest) {
                 if sequence != self.sequence {
                     continue;
                 }
                 if kind != ERROR {
                     reply = Some(body.to_vec()).filter(|body| body.len() >= LINK_HEADER).map(Reply);
+                    if !acknowledged {
+                        return Ok(reply);
+                    }
                     continue;
                 }
                 let code = body.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));

@@ -1,5 +1,6 @@
 //! Stage 5b: an interface in, what its `.link` file says of it done, its driver and name out.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io;
 
@@ -27,11 +28,22 @@ pub struct Outcome {
     pub file: Option<(std::path::PathBuf, Vec<u8>)>,
 }
 
+/// The sockets on which interfaces are asked about; opened when first wanted. A clone has its own.
+#[derive(Debug, Default)]
+pub struct Sockets(RefCell<Option<(Interfaces, Ethtool)>>);
+
+impl Clone for Sockets {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
 /// One event of an interface.
 #[derive(Debug)]
 pub struct Setup<'a, P> {
     pub files: &'a LinkFiles,
     pub device: &'a Device,
+    pub sockets: &'a Sockets,
     /// Gives the event's properties.
     pub property: P,
     /// Whether anything is changed, or only said.
@@ -48,12 +60,29 @@ impl<'a, P: Fn(&[u8]) -> Option<&'a [u8]> + Copy> Setup<'a, P> {
     pub fn run(&self) -> io::Result<Option<Outcome>> {
         let index = self.device.uevent().ifindex();
         let index = index.ok_or_else(|| io::Error::other("a network interface wanted"))?;
-        let mut interfaces = Interfaces::open()?;
+        let mut kept = self.sockets.0.borrow_mut();
+        // what was not answered might come as the answer to something else
+        let (mut interfaces, ethtool) = match kept.take() {
+            Some(sockets) => sockets,
+            None => (Interfaces::open()?, Ethtool::open()?),
+        };
+        let outcome = self.run_on(&mut interfaces, &ethtool, index);
+        if outcome.is_ok() {
+            *kept = Some((interfaces, ethtool));
+        }
+        outcome
+    }
+
+    fn run_on(
+        &self,
+        interfaces: &mut Interfaces,
+        ethtool: &Ethtool,
+        index: u32,
+    ) -> io::Result<Option<Outcome>> {
         let interface = match interfaces.get(index) {
             Err(error) if gone(&error) => return Ok(None),
             interface => interface?,
         };
-        let ethtool = Ethtool::open()?;
         let driver = ethtool.driver(&interface.name).ok().filter(|driver| !driver.is_empty());
         let Some(file) = self.file(&interface, driver.as_deref()) else {
             return Ok(Some(Outcome { driver, file: None }));
@@ -64,7 +93,7 @@ impl<'a, P: Fn(&[u8]) -> Option<&'a [u8]> + Copy> Setup<'a, P> {
         let name = if names { self.name(file) } else { None };
         let name = name.unwrap_or(&interface.name).to_vec();
         if begins && self.apply {
-            self.settle(&mut interfaces, &ethtool, &interface, file);
+            self.settle(interfaces, ethtool, &interface, file);
         }
         Ok(Some(Outcome { driver, file: Some((file.path.clone(), name)) }))
     }

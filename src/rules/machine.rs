@@ -16,7 +16,7 @@ use crate::builtin::{Builtin, Call, Kit, Pair, Ran};
 use crate::config::EVENT_TIME;
 use crate::device::DeviceId;
 use crate::device::record::{Record, Records};
-use crate::exec::{Pause, Programs, Said, Task, Waiting};
+use crate::exec::{Pause, Programs, Said, Task};
 use crate::host::{architecture, command_line, virtualization};
 use crate::modules::ModuleDb;
 use crate::net::LinkFiles;
@@ -36,7 +36,6 @@ pub struct Machine {
     command_line: Vec<u8>,
     virtualization: &'static str,
     programs: Option<Programs>,
-    pause: Option<Arc<dyn Pause>>,
     writes: bool,
     /// Of the event at hand: when it began, and whether it may write.
     begun: Cell<Instant>,
@@ -55,7 +54,6 @@ impl Machine {
             command_line,
             virtualization: virtualization(),
             programs: None,
-            pause: None,
             writes: false,
             begun: Cell::new(Instant::now()),
             repeated: Cell::new(false),
@@ -79,7 +77,7 @@ impl Machine {
     pub fn with_pause(self, pause: Arc<dyn Pause>) -> Self {
         let told = Some(pause.clone());
         let programs = self.programs.map(|programs| Programs { pause: told, ..programs });
-        Self { programs, kit: self.kit.with_pause(pause.clone()), pause: Some(pause), ..self }
+        Self { programs, kit: self.kit.with_pause(pause), ..self }
     }
 
     /// It writes to sysfs and to sysctls.
@@ -154,8 +152,6 @@ impl World for Machine {
     }
 
     fn builtin(&self, builtin: Builtin, call: &Call<'_>) -> Ran<Vec<Pair>> {
-        let loads = builtin == Builtin::Kmod;
-        let _waiting = self.pause.as_deref().filter(|_| loads).map(Waiting::begin);
         self.kit.run(builtin, call)
     }
 

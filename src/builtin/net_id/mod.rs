@@ -41,7 +41,6 @@ pub(super) fn net_id(call: &Call<'_>, scheme: Scheme, hwdb: &Hwdb) -> Option<Vec
     let index = device.uevent().ifindex()?;
     let link = signed(&device.attribute(b"iflink")?)?;
     let kind = signed(&device.attribute(b"type")?)?;
-    let port = device.attribute(b"phys_port_name").filter(|name| !name.is_empty());
     // such as VLANs, which stand on another interface
     if index.to_string() != link.to_string() {
         return Some(Vec::new());
@@ -56,6 +55,7 @@ pub(super) fn net_id(call: &Call<'_>, scheme: Scheme, hwdb: &Hwdb) -> Option<Vec
         _ => return Some(Vec::new()),
     };
     let infiniband = kind == INFINIBAND;
+    let port = device.attribute(b"phys_port_name").filter(|name| !name.is_empty());
     let mut interface = Interface { device, prefix, infiniband, port, scheme, pairs: Vec::new() };
     interface.put("ID_NET_NAMING_SCHEME", scheme.name().as_bytes().to_vec());
     interface.hardware_address(hwdb);

@@ -170,6 +170,13 @@ impl Loader<'_> {
         Ok(done)
     }
 
+    /// Whether anything of a plan is left to be done: that may take long.
+    #[must_use]
+    pub fn has_work(&self, plan: &Plan) -> bool {
+        let idle = |target: &Target| target.blacklisted || self.there(&target.module).is_some();
+        !plan.targets.iter().all(idle)
+    }
+
     fn target(&self, target: &Target, done: &mut Vec<Done>) -> Result<(), (Vec<u8>, Why)> {
         let mut add = |module: &[u8], outcome| {
             done.push(Done { module: module.to_vec(), outcome });
