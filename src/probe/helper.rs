@@ -17,6 +17,7 @@ use rustix::net::{
 };
 
 use super::protocol::{DESCRIPTORS_MAX, Malformed, PACKET_MAX, Reply};
+use crate::exec::{Pause, SHORT, Waiting};
 
 /// How long a helper may take until it is in its sandbox.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -45,7 +46,11 @@ pub(super) struct Helper {
 
 impl Helper {
     /// Starts a helper and waits until it is in its sandbox, and no longer than until `end`.
-    pub(super) fn start(program: &Path, end: Instant) -> Result<Self, Silence> {
+    pub(super) fn start(
+        program: &Path,
+        end: Instant,
+        pause: Option<&dyn Pause>,
+    ) -> Result<Self, Silence> {
         let failed = |error: io::Error| {
             Silence::NoStart(format!("cannot start {}: {error}", program.display()))
         };
@@ -59,7 +64,7 @@ impl Helper {
         // the command holds the other end, and the end of the process is seen when nobody holds it
         drop(command);
         let mut helper = Self { process, socket: ours, packet: vec![0; PACKET_MAX], asked: 0 };
-        let said = match helper.hear(end.min(Instant::now() + START_LIMIT)) {
+        let said = match helper.hear(end.min(Instant::now() + START_LIMIT), pause) {
             Ok(Reply::Ready) => return Ok(helper),
             Ok(Reply::Found(_) | Reply::Refused(_)) => "it spoke before it was asked".to_owned(),
             Err(Silence::TimeUp) => "it does not get ready".to_owned(),
@@ -74,6 +79,7 @@ impl Helper {
         packet: &[u8],
         descriptors: &[File],
         end: Instant,
+        pause: Option<&dyn Pause>,
     ) -> Result<Reply, Silence> {
         self.asked += 1;
         let descriptors: Vec<BorrowedFd<'_>> =
@@ -83,22 +89,18 @@ impl Helper {
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         match sendmsg(&self.socket, &[IoSlice::new(packet)], &mut control, flags) {
-            Ok(_) => self.hear(end),
+            Ok(_) => self.hear(end, pause),
             Err(Errno::PIPE | Errno::CONNRESET) => Err(self.ended()),
             Err(error) => Err(Silence::Died(format!("it cannot be asked: {error}"))),
         }
     }
 
-    fn hear(&mut self, end: Instant) -> Result<Reply, Silence> {
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let left = Timespec::try_from(left).map_err(|_| Silence::TimeUp)?;
-            let mut ready = [PollFd::new(&self.socket, PollFlags::IN)];
-            match poll(&mut ready, Some(&left)) {
-                Ok(0) => return Err(Silence::TimeUp),
-                Ok(_) => break,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(Silence::Died(format!("it cannot be heard: {error}"))),
+    fn hear(&mut self, end: Instant, pause: Option<&dyn Pause>) -> Result<Reply, Silence> {
+        let soon = end.min(Instant::now() + SHORT);
+        if !self.speaks(soon)? {
+            let _waiting = pause.map(Waiting::begin);
+            if !self.speaks(end)? {
+                return Err(Silence::TimeUp);
             }
         }
         // no room for descriptors: those that it might send are closed by the kernel
@@ -113,6 +115,20 @@ impl Helper {
         };
         let reply = self.packet.get(..length).ok_or(Malformed).and_then(Reply::decode);
         reply.map_err(|Malformed| Silence::Died("it does not keep to the protocol".to_owned()))
+    }
+
+    /// Whether it says something, or ends, before `end`.
+    fn speaks(&self, end: Instant) -> Result<bool, Silence> {
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).map_err(|_| Silence::TimeUp)?;
+            let mut ready = [PollFd::new(&self.socket, PollFlags::IN)];
+            match poll(&mut ready, Some(&left)) {
+                Ok(ready) => return Ok(ready > 0),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(Silence::Died(format!("it cannot be heard: {error}"))),
+            }
+        }
     }
 
     /// The helper has closed its socket, so it ends, or is made to.

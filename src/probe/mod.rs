@@ -1,23 +1,23 @@
 //! Stage 3d: a [`Device`] in, what its disk says of itself out, read by a process in a sandbox.
 //!
 //! A disk's contents are written by whoever made the disk, and reading them may take for ever. So
-//! `mapdev-probe` reads them, which can do nothing else, and a thread of its own waits for it; the one
-//! who asks waits for a limited time.
+//! `mapdev-probe` reads them, which can do nothing else; the one who asks waits for a limited time.
 
+mod asking;
 mod facts;
 mod helper;
 pub mod protocol;
-mod slot;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use self::asking::{Kept, Patience, Task};
 use self::protocol::{Found, Question, Refusal};
-use self::slot::{Slot, Task};
+
 use crate::config::Config;
 use crate::device::Device;
 use crate::exec::Pause;
@@ -25,8 +25,8 @@ use crate::exec::Pause;
 /// Where a package puts the helper.
 const INSTALLED: &str = "/usr/lib/mapdev/mapdev-probe";
 
-/// Threads with a helper at one time, of all clones. Each clone has one; the rest is for stuck ones.
-const SLOTS_MAX: usize = 64;
+/// Helpers at one time, of all clones: one for each that asks, the rest for those that do not end.
+const HELPERS_MAX: usize = 64;
 
 /// Why nothing is known of the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,8 +61,9 @@ impl fmt::Display for Failed {
     }
 }
 
-/// Asks a helper about disks, and keeps it for the next question. A clone has a helper of its own.
-#[derive(Debug)]
+/// Asks a helper about disks, and keeps it for the next question. Clones have helpers in common, so that
+/// there are no more than were ever asked at once.
+#[derive(Clone, Debug)]
 pub struct Probe {
     program: Arc<Path>,
     dev: Arc<Path>,
@@ -71,24 +72,10 @@ pub struct Probe {
     until: Cell<Option<Instant>>,
     /// Who is told when a disk lets one wait.
     pause: Option<Arc<dyn Pause>>,
-    /// A thread that has nothing to do.
-    idle: RefCell<Option<Slot>>,
-    /// Counts the threads of all clones, also those that nobody waits for any more.
-    slots: Arc<AtomicUsize>,
-}
-
-impl Clone for Probe {
-    fn clone(&self) -> Self {
-        Self {
-            program: self.program.clone(),
-            dev: self.dev.clone(),
-            limit: self.limit,
-            until: Cell::default(),
-            pause: self.pause.clone(),
-            idle: RefCell::default(),
-            slots: self.slots.clone(),
-        }
-    }
+    /// Helpers that have nothing to do.
+    idle: Arc<Mutex<Vec<Kept>>>,
+    /// Counts the helpers of all clones, also those that nobody waits for any more.
+    helpers: Arc<AtomicUsize>,
 }
 
 impl Default for Probe {
@@ -108,8 +95,8 @@ impl Probe {
             limit,
             until: Cell::default(),
             pause: None,
-            idle: RefCell::default(),
-            slots: Arc::default(),
+            idle: Arc::default(),
+            helpers: Arc::default(),
         }
     }
 
@@ -139,34 +126,36 @@ impl Probe {
         self.until.set(Some(end));
     }
 
-    /// Has the device's contents looked at; waits no longer than the limit and a second. `question`
-    /// needs no facts.
+    /// Has the device's contents looked at; waits no longer than the limit, unless the kernel
+    /// does not let go of who opens it. `question` needs no facts.
     ///
     /// # Errors
     /// When nothing was found out; that there is nothing on it is a finding.
     pub fn ask(&self, device: &Device, question: Question) -> Result<Found, Failed> {
         let task = Task::new(device, &self.dev, question)?;
-        let idle = self.idle.take();
-        let slot = idle.map_or_else(|| self.start(), Ok)?;
         let left = self.until.get().map(|end| end.saturating_duration_since(Instant::now()));
         let limit = left.map_or(self.limit, |left| left.min(self.limit));
-        let (answer, slot) = slot.ask(task, limit, self.pause.as_deref());
-        self.idle.replace(slot);
+        let patience = Patience { limit, pause: self.pause.as_deref() };
+        let mut kept = self.idle().pop();
+        let answer = asking::ask(task, &self.program, &mut kept, &|| self.count(), patience);
+        self.idle().extend(kept);
         answer
     }
 
-    fn start(&self) -> Result<Slot, Failed> {
-        if self.slots.fetch_add(1, Ordering::Relaxed) >= SLOTS_MAX {
-            self.slots.fetch_sub(1, Ordering::Relaxed);
-            return Err(Failed::NoHelper(format!("{SLOTS_MAX} disks do not answer already")));
+    fn idle(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self) -> Result<Counted, Failed> {
+        let counted = Counted(self.helpers.clone());
+        match self.helpers.fetch_add(1, Ordering::Relaxed) < HELPERS_MAX {
+            true => Ok(counted),
+            false => Err(Failed::NoHelper(format!("{HELPERS_MAX} disks do not answer already"))),
         }
-        let slots = self.slots.clone();
-        Slot::start(self.program.clone(), Counted(slots))
-            .map_err(|error| Failed::NoHelper(format!("no thread: {error}")))
     }
 }
 
-/// One of [`SLOTS_MAX`], until it is dropped.
+/// One of [`HELPERS_MAX`], until it is dropped.
 #[derive(Debug)]
 struct Counted(Arc<AtomicUsize>);
 
