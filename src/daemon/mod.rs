@@ -1,7 +1,7 @@
 //! Starts the tasks, waits for signals, stops the tasks.
 //!
-//! Dispatch has the main thread and its runtime for itself and the signals; the bus has a thread
-//! and a runtime of its own, so that no caller can hold up an event.
+//! Signals have the main thread. Dispatch has threads and a runtime of its own (`dispatch/lead.rs`), and so
+//! has the bus, so that no caller can hold up an event.
 
 pub mod args;
 mod background;
@@ -23,7 +23,8 @@ use crate::bus::accounts::Files;
 use crate::bus::{Bus, BusConfig, BusError};
 use crate::config::{Config, Mode};
 use crate::dispatch::command::{Command, NOTICES_MAX, Notice};
-use crate::dispatch::{self, Dispatch, OTHER_MANAGER, Parts, Ready};
+use crate::dispatch::lead::Lead;
+use crate::dispatch::{self, OTHER_MANAGER, Parts, Ready};
 use crate::map::MapWriter;
 use crate::modules::{ModuleDb, cache, scan};
 use crate::uevent::socket::{KernelSocket, Options};
@@ -90,14 +91,18 @@ pub fn run(args: &Args) -> Result<(), Fatal> {
             let config = config.clone();
             move || read_modules(&config)
         });
-        let socket = open_socket(kept.socket, config.receive_buffer)
-            .map_err(io("listen to the kernel's uevents"))?;
+        let lead = Lead::new().map_err(io("start the runtime"))?;
+        let socket = {
+            let _context = lead.enter();
+            open_socket(kept.socket, config.receive_buffer)
+                .map_err(io("listen to the kernel's uevents"))?
+        };
         dispatch::log_socket(&socket, config.receive_buffer);
         // the kernel's is the one in force; the service manager may have the one before it
         let kept = [kept_by_kernel(&config), kept.map];
         let map = open_map(kept).map_err(io("make the map"))?;
         let modules = modules.await.map_err(|error| Fatal::Io("read the modules", error.into()))?;
-        Daemon::start(config, args.present, log, Given { socket, map, modules }, started)?
+        Daemon::start(config, args.present, log, Given { lead, socket, map, modules }, started)?
             .run()
             .await
     })
@@ -189,6 +194,7 @@ fn read_modules(config: &Config) -> ModuleDb {
 }
 
 struct Given {
+    lead: Lead,
     socket: KernelSocket,
     map: MapWriter,
     modules: ModuleDb,
@@ -196,7 +202,7 @@ struct Given {
 
 /// The tasks and what ties them together.
 struct Daemon {
-    dispatch: tokio::task::JoinHandle<io::Result<()>>,
+    dispatch: oneshot::Receiver<io::Result<()>>,
     bus: Option<oneshot::Receiver<Result<(), BusError>>>,
     presenter: Option<std::thread::JoinHandle<()>>,
     ready: oneshot::Receiver<Ready>,
@@ -265,10 +271,11 @@ impl Daemon {
             notices,
             ready,
             keep_map: systemd::keep_map,
+            stop: stopped,
         };
-        let dispatch = Dispatch::new(parts).map_err(io("prepare the runtime folder"))?;
+        let dispatch = given.lead.start(parts).map_err(io("start dispatch"))?;
         Ok(Self {
-            dispatch: tokio::spawn(dispatch.run(stopped)),
+            dispatch,
             bus,
             presenter,
             ready: is_ready,
@@ -309,7 +316,7 @@ impl Daemon {
         }
         match ended {
             Ok(result) => result.map_err(|error| Fatal::Io("hear the kernel", error)),
-            Err(error) => Err(Fatal::Io("run dispatch", error.into())),
+            Err(_) => Err(Fatal::Io("run dispatch", io::Error::other("it ended without a word"))),
         }
     }
 

@@ -10,7 +10,7 @@ pub mod record;
 pub mod replay;
 pub mod sysfs;
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
@@ -101,6 +101,14 @@ fn driver_bus(devpath: &[u8]) -> &[u8] {
 /// An attribute's content, if it has one.
 type Attribute = Option<Box<[u8]>>;
 
+/// Where the device above another one is, which cannot change while that one exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParentAt {
+    Nowhere,
+    /// So many bytes of the devpath are its own.
+    Length(usize),
+}
+
 /// The event's device: the message, and sysfs behind it.
 #[derive(Debug)]
 pub struct Device {
@@ -111,13 +119,22 @@ pub struct Device {
     attributes: RefCell<HashMap<Box<[u8]>, Attribute>>,
     /// Looked up when somebody asks; what is above a device does not change while it is handled.
     parent: OnceCell<Option<Rc<Self>>>,
+    /// Where that is, from an earlier event of this device.
+    parent_at: Cell<Option<ParentAt>>,
 }
 
 impl Device {
     #[must_use]
     pub fn new(sysfs: Sysfs, uevent: Arc<Uevent>) -> Self {
         let id = DeviceId::of(&uevent);
-        Self { sysfs, uevent, id, attributes: RefCell::default(), parent: OnceCell::new() }
+        Self {
+            sysfs,
+            uevent,
+            id,
+            attributes: RefCell::default(),
+            parent: OnceCell::new(),
+            parent_at: Cell::new(None),
+        }
     }
 
     /// A device as sysfs has it, such as another one's parent; `None` if there is none.
@@ -133,7 +150,33 @@ impl Device {
         self.parent.get_or_init(|| self.find_parent().map(Rc::new)).as_ref()
     }
 
+    /// Where the device above this one is, if somebody has asked for it, now or in the event that `hint` is
+    /// from.
+    #[must_use]
+    pub fn parent_at(&self) -> Option<ParentAt> {
+        match self.parent.get() {
+            Some(Some(parent)) => Some(ParentAt::Length(parent.uevent.devpath().len())),
+            Some(None) => Some(ParentAt::Nowhere),
+            None => self.parent_at.get(),
+        }
+    }
+
+    /// Spares looking for the device above this one where an earlier event of this very device did.
+    pub fn expect_parent_at(&self, hint: Option<ParentAt>) {
+        self.parent_at.set(hint);
+    }
+
     fn find_parent(&self) -> Option<Self> {
+        match self.parent_at.get() {
+            Some(ParentAt::Nowhere) => return None,
+            Some(ParentAt::Length(length)) => {
+                let path = self.uevent.devpath().get(..length)?;
+                if let Some(parent) = Self::at(&self.sysfs, path) {
+                    return Some(parent);
+                }
+            }
+            None => {}
+        }
         let mut path = self.uevent.devpath();
         while let Some(slash) = path.iter().rposition(|byte| *byte == b'/').filter(|at| *at > 0) {
             path = &path[..slash];

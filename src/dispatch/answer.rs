@@ -7,8 +7,8 @@ use tracing::{info, warn};
 
 use super::Dispatch;
 use super::command::{Change, ChangeError, Command, Notice, Status, Terms};
+use super::job::Book;
 use super::known::Known;
-use super::worker::Book;
 use crate::config::{Config, Mode, ResolveNames};
 use crate::device::DeviceId;
 use crate::modules::ModuleDb;

@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::Dispatch;
+use super::job::Job;
 use super::known::Told;
-use super::worker::Job;
 use crate::builtin::Pair;
 use crate::device::DeviceId;
 use crate::uevent::Uevent;

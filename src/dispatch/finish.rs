@@ -7,9 +7,9 @@ use tracing::{debug, warn};
 
 use super::Dispatch;
 use super::command::{ChangeError, Notice};
+use super::job::{Answer, Chore, Done, Job, Outcome};
 use super::known::{Known, Told};
 use super::tell::Teller;
-use super::worker::{Answer, Chore, Done, Job, Outcome};
 use crate::builtin::Pair;
 use crate::device::DeviceId;
 use crate::nodes::claims::Why;
@@ -82,7 +82,7 @@ impl Dispatch {
     }
 
     /// Stages 6 to 9: publishes what the worker found, has done what is to be run then, and tells everybody.
-    fn finish_job(&mut self, done: Done) {
+    pub(super) fn finish_job(&mut self, done: Done) {
         self.workers.one_is_done(&done);
         let Done { id, mut job, outcome, mut problems, .. } = done;
         if matches!(outcome, Outcome::Busy) {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::answer::load_book;
 use super::finish::End;
 use super::hands::Hands;
+use super::job::{Job, Outcome};
 use super::tell::Teller;
-use super::worker::{Job, Outcome};
 use crate::config::{Config, Mode};
 use crate::device::{Device, DeviceId, Sysfs};
 use crate::modules::ModuleDb;
@@ -58,6 +58,7 @@ pub fn handle(config: &Config, uevent: &Uevent) -> io::Result<Handled> {
         grants: None,
         book: Arc::new(load_book(&config, 1, Arc::new(ModuleDb::default()))),
         compare: true,
+        nothing_lost: false,
         begun: now,
         chore: None,
         lock,

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tracing::debug;
 
 use super::decide::{adopted, carry, spoken, take_back, to_apply};
+use super::job::{Book, Job, Outcome};
 use super::known::{Known, Told};
-use super::worker::{Book, Job, Outcome};
 use crate::builtin::Pair;
 use crate::builtin::uaccess::SEATS;
 use crate::config::{Config, Mode};
@@ -149,7 +149,7 @@ impl Hands {
     }
 
     fn settle(&self, device: &Device, job: &Job, problems: &mut Vec<String>) -> Outcome {
-        let instance = self.sysfs.instance(device.uevent().devpath());
+        let instance = job.instance().or_else(|| self.sysfs.instance(device.uevent().devpath()));
         // what the kernel says is handled even so, as udev does; what we only believe is not
         let was_there = job.known.as_deref().is_none_or(|known| known.instance != 0);
         if instance.is_none() && was_there && job.uevent.origin != Origin::Kernel {
@@ -157,6 +157,8 @@ impl Hands {
         }
         let instance = instance.unwrap_or(0);
         let before = job.known.as_deref().filter(|known| known.instance == instance);
+        let same_place = |known: &&Known| known.uevent.devpath() == device.uevent().devpath();
+        device.expect_parent_at(before.filter(same_place).and_then(|known| known.parent));
         // sysfs may have a device for a moment longer than the kernel speaks of it, or another one in its
         // place, of which the kernel will tell
         if before.is_none() && job.uevent.origin == Origin::Policy {
@@ -201,6 +203,7 @@ impl Hands {
                 Ok(None) | Err(_) => device.uevent().clone(),
             },
             instance,
+            parent: device.parent_at(),
             module,
             generation: job.book.generation,
             said: said.decision,

@@ -7,8 +7,8 @@ use tracing::warn;
 use super::Dispatch;
 use crate::uevent::socket::Heard;
 
-/// Messages taken from the socket in one turn, so that answers and callers get theirs.
-const BATCH: usize = 64;
+/// Messages taken from the socket, or from a walk, in one turn, so that answers and callers get theirs.
+pub(super) const BATCH: usize = 64;
 
 impl Dispatch {
     /// Stage 1: takes what the socket has, up to a batch.

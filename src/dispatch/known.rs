@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use crate::announce::Property;
 use crate::builtin::Pair;
 use crate::device::record::Record;
-use crate::device::{DeviceId, last_element};
+use crate::device::{DeviceId, ParentAt, last_element};
 use crate::nodes::{Mismatch, Permissions};
 use crate::rules::decision::{Attribute, Decision};
 use crate::uevent::{Devnum, Uevent};
@@ -48,6 +48,8 @@ pub struct Known {
     pub uevent: Arc<Uevent>,
     /// Tells this device from a later one of the same id; see `Sysfs::instance`.
     pub instance: u64,
+    /// Where in sysfs its parent is, if somebody asked.
+    pub parent: Option<ParentAt>,
     /// The driver's module, where sysfs names one.
     pub module: Option<String>,
     /// Counts the loading of rules and policy by which it was decided.

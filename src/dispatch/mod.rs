@@ -1,8 +1,8 @@
 //! Walks the stages: hears, waits, decides, settles, publishes, tells. Read this first.
 //!
-//! One task owns queue, table, claims and map, and nobody else changes them. What a worker can do
-//! alone for its own device (`worker.rs`) it does there; what devices share is done here, when the
-//! worker has answered.
+//! One owner has queue, table, claims and map, and nobody else changes them: the thread that leads (`lead.rs`)
+//! turns the loop (`turn.rs`). What concerns an event's device alone (`hands.rs`) is done in between, by that
+//! thread or a worker; what devices share is done here, when that is over.
 
 mod answer;
 mod blocked;
@@ -13,8 +13,10 @@ mod finish;
 pub mod foreground;
 mod hands;
 mod hear;
+mod job;
 mod kernel;
 pub mod known;
+pub mod lead;
 mod load;
 mod names;
 mod number;
@@ -28,6 +30,7 @@ mod table;
 mod tell;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -52,6 +55,8 @@ use crate::uevent::{Action, Origin, Uevent};
 use blocked::Blocked;
 use closed::Watching;
 use command::{COMMANDS_MAX, ChangeError, Command};
+pub use job::Book;
+use job::{Answer, Job};
 use kernel::KernelEvents;
 pub use kernel::shim;
 use known::Known;
@@ -61,8 +66,8 @@ use sweep::Sweep;
 use table::Table;
 pub use tell::OTHER_MANAGER;
 use tell::Teller;
-pub use worker::Book;
-use worker::{Answer, Job, Workers};
+use turn::Own;
+use worker::Workers;
 
 /// An event in the queue.
 #[derive(Debug)]
@@ -98,6 +103,8 @@ pub struct Parts {
     pub ready: oneshot::Sender<Ready>,
     /// Keeps the map's memory when it is another one than before.
     pub keep_map: fn(&MapWriter),
+    /// Says when to end.
+    pub stop: watch::Receiver<bool>,
 }
 
 /// The task.
@@ -147,6 +154,10 @@ pub struct Dispatch {
     resyncs: u64,
     loads: load::Loads,
     reloads: reload::Reloads,
+    stop: watch::Receiver<bool>,
+    stopping: bool,
+    watchdog: tell::Watchdog,
+    own: Own,
 }
 
 /// The way to ask dispatch, and the end that it listens at.
@@ -161,7 +172,8 @@ impl Dispatch {
     /// # Errors
     /// When a folder of the runtime state or a thread cannot be made.
     pub fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { config, socket, map, modules, commands, notices, ready, keep_map } = parts;
+        let Parts { config, socket, map, modules, commands, notices, ready, keep_map, stop } =
+            parts;
         let (workers, done) = Workers::start(&config)?;
         let (grants, problem) = Grants::load(&config.runtime.join("policy.d"));
         if let Some(problem) = problem {
@@ -212,55 +224,12 @@ impl Dispatch {
             resyncs: 0,
             loads: load::Loads::default(),
             reloads: reload::Reloads::default(),
+            stop,
+            stopping: false,
+            watchdog: tell::Watchdog::new(),
+            own: Own::default(),
             config,
         })
-    }
-
-    /// Runs until `stop` says so; then handles what was sent before that, and returns.
-    ///
-    /// # Errors
-    /// When the socket fails for good.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
-        let mut watchdog = tell::Watchdog::new();
-        self.load_shim();
-        self.attach_kernel();
-        (self.keep_map)(self.publisher.map());
-        // what a kept socket holds is older than what the walk will find
-        self.hear_rest();
-        self.renew_names();
-        self.start_sweep();
-        let mut stopping = false;
-        loop {
-            if !stopping && *stop.borrow() {
-                stopping = true;
-                self.hear_rest();
-                self.end_blocked();
-            }
-            if stopping && self.queue.is_idle() {
-                return Ok(());
-            }
-            let hearing = !stopping && !self.queue.is_full();
-            // in no fixed order: events, answers and callers all get their turn
-            tokio::select! {
-                Some(answer) = self.done.recv() => self.finish_batch(answer),
-                Some(command) = self.commands.recv() => self.answer(command),
-                Some(book) = self.reloads.read.recv() => self.reloaded(book),
-                () = watchdog.tick() => {}
-                heard = self.socket.recv(), if hearing => self.hear_batch(heard?)?,
-                event = sweep::next(&mut self.sweep), if hearing => self.swept(event),
-                () = sweep::doubted(self.doubt_until) => self.end_doubt(),
-                devpath = tell::overheard(&mut self.rival), if hearing => self.compare_at(&devpath?),
-                () = place::mounts_changed(&mut self.place) => self.look_at_place(),
-                seen = self.watching.next() => self.seen(seen),
-                () = self.blocked.due() => self.try_blocked(),
-                told = kernel::told(&mut self.kernel) => self.kernel_told(told),
-                _ = stop.changed(), if !stopping => {}
-            }
-            self.start_jobs();
-            if self.publisher.take_replaced() {
-                (self.keep_map)(self.publisher.map());
-            }
-        }
     }
 
     /// Stage 2: the event waits for all that concerns its device. Returns its place in the order.
@@ -306,49 +275,6 @@ impl Dispatch {
             }
         }
         order
-    }
-
-    /// Stages 3 to 5: hands what may run to the workers.
-    fn start_jobs(&mut self) {
-        while self.workers.has_room_for_chores()
-            && let Some(job) = self.chores.pop_front()
-        {
-            self.give(job);
-        }
-        while self.workers.has_room() {
-            let Some((ticket, pending)) = self.queue.next() else { return };
-            self.pause_watch(&pending.id);
-            // a removal before it may have taken the number away again
-            self.number_heard(&pending.uevent);
-            let known = self.table.get(&pending.id).cloned();
-            let grants = self.grants.of(&pending.id).cloned();
-            let Pending { uevent, order, heard, .. } = pending;
-            let book = self.book.clone();
-            let compare = self.rival.is_none() || uevent.origin != Origin::Kernel;
-            let (begun, chore, lock, blocked) = (heard, None, None, None);
-            self.give(Job {
-                ticket: Some(ticket),
-                uevent,
-                order,
-                heard,
-                known,
-                grants,
-                book,
-                compare,
-                begun,
-                chore,
-                lock,
-                blocked,
-            });
-        }
-    }
-
-    fn give(&mut self, job: Job) {
-        if let Err(job) = self.workers.give(job) {
-            // no thread is left, and with panic = "abort" neither would we be
-            warn!("no worker takes the event of {}", job.uevent.devpath().escape_ascii());
-            self.over(*job);
-        }
     }
 }
 

@@ -14,9 +14,9 @@ use tracing::{debug, warn};
 
 use super::Dispatch;
 use super::command::Served;
+use super::job::Book;
 use super::publish::Publisher;
 use super::table::Table;
-use super::worker::Book;
 use crate::config::{Config, Mode};
 use crate::map::layout::{E_BUILTIN, E_LIVE, E_MODULE};
 use crate::map::{Kind, Node};

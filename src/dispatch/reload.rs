@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::Dispatch;
 use super::answer::load_book;
-use super::worker::Book;
+use super::job::Book;
 
 /// Callers that wait for a reload at once.
 const CALLERS_MAX: usize = 64;

@@ -3,8 +3,8 @@
 use rustix::time::{ClockId, clock_gettime};
 
 use super::hands::Hands;
+use super::job::Job;
 use super::known::Known;
-use super::worker::Job;
 use crate::device::Device;
 use crate::device::record::Record;
 use crate::nodes::devtmpfs::{KERNEL_DEFAULT, Node, decided};

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::command::Notice;
+use super::hear::BATCH;
 use super::known::Known;
 use super::{Dispatch, Ready};
 use crate::coldplug;
@@ -96,11 +97,16 @@ impl Dispatch {
         self.doubt_until = None;
     }
 
-    /// Takes in one event of the walk.
+    /// Takes in what the walk has met, up to a batch.
     pub(super) fn swept(&mut self, event: Option<Uevent>) {
         match event {
             Some(event) => {
                 self.take(event);
+                for _ in 1..BATCH {
+                    let events = self.sweep.as_mut().and_then(|sweep| sweep.events.as_mut());
+                    let Some(Ok(event)) = events.map(mpsc::Receiver::try_recv) else { break };
+                    self.take(event);
+                }
             }
             None => {
                 let taken = self.taken;
@@ -117,6 +123,10 @@ impl Dispatch {
     pub(super) fn end_sweep_if_done(&mut self) {
         let oldest = self.oldest_open();
         let over = |sweep: &Sweep| sweep.events.is_none() && sweep.last <= oldest;
+        if self.sweep.as_ref().is_some_and(|sweep| over(sweep) && !sweep.compared) {
+            // what was told by now is missing for that reason
+            self.hear_rest();
+        }
         let Some(mut sweep) = self.sweep.take_if(|sweep| over(sweep)) else { return };
         if !sweep.compared {
             sweep.compared = true;
@@ -153,12 +163,14 @@ impl Dispatch {
         self.release();
     }
 
-    /// A device that sysfs no longer has, or has as another one, is removed like any other.
+    /// A device that sysfs no longer has, or has as another one, is removed like any other, unless there are
+    /// events of it that wait.
     pub(super) fn remove_vanished(&mut self) {
         let gone = |known: &&Arc<Known>| {
             let devpath = known.uevent.devpath();
-            self.table.at(devpath).is_none_or(|there| there.id != known.id)
-                || self.sysfs.instance(devpath).is_none()
+            let gone = self.table.at(devpath).is_none_or(|there| there.id != known.id)
+                || self.sysfs.instance(devpath).is_none();
+            gone && !self.queue.concerns(known.id.as_bytes())
         };
         let gone: Vec<_> = self.table.iter().filter(gone).cloned().collect();
         let seqnum = self.sysfs.seqnum();

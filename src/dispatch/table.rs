@@ -43,6 +43,12 @@ impl Table {
         let id = known.id.clone();
         let old = self.devices.insert(id.clone(), known.clone());
         if let Some(old) = &old {
+            if keys(old) == keys(&known)
+                && self.paths.get(known.uevent.devpath()) == Some(&id)
+                && known.devname().is_none_or(|name| self.names.get(name) == Some(&id))
+            {
+                return Some(old.clone());
+            }
             self.forget_keys(old);
         }
         self.paths.insert(known.uevent.devpath().into(), id.clone());
@@ -93,4 +99,9 @@ impl Table {
         }
         self.devices.get(&DeviceId::from_bytes(text)?)
     }
+}
+
+/// By what a device is found, beside its id.
+fn keys(known: &Known) -> (&[u8], Option<&[u8]>, bool) {
+    (known.uevent.devpath(), known.devname(), known.devnum().is_some())
 }

@@ -37,6 +37,7 @@ impl Rig {
             notices: Vec::new(),
             ready: oneshot::channel().0,
             keep_map: |_| {},
+            stop: watch::channel(false).1,
         };
         Self { dispatch: Dispatch::new(parts).unwrap(), root }
     }
@@ -44,7 +45,7 @@ impl Rig {
     /// One turn of the loop, deaf to the kernel.
     async fn turn(&mut self) {
         let dispatch = &mut self.dispatch;
-        dispatch.start_jobs();
+        dispatch.start_jobs(0);
         tokio::select! {
             Some(done) = dispatch.done.recv() => dispatch.finish_batch(done),
             event = sweep::next(&mut dispatch.sweep) => dispatch.swept(event),

@@ -2,149 +2,28 @@
 //! but the channel of jobs; while some wait for programs, others take their place.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
-use super::finish::End;
 use super::hands::Hands;
-use super::known::{Known, Told};
-use crate::builtin::Pair;
+use super::job::{Answer, Done, Job, Outcome};
 use crate::config::Config;
-use crate::device::DeviceId;
 use crate::exec::Pause;
-use crate::modules::ModuleDb;
-use crate::net::LinkFiles;
-use crate::nodes::disk::{DiskLock, Locking};
-use crate::nodes::tmpfiles::Line;
-use crate::policy::Policy;
-use crate::policy::grants::DeviceGrants;
-use crate::queue::Ticket;
-use crate::rules::Rules;
-use crate::rules::decision::Run;
-use crate::rules::names::Names;
-use crate::uevent::{Origin, Uevent};
-
-/// What every event is decided by; swapped as a whole on reload.
-#[derive(Clone, Debug)]
-pub struct Book {
-    /// Counts the loadings, from 1.
-    pub generation: u64,
-    pub policy: Arc<Policy>,
-    pub rules: Arc<Rules>,
-    pub names: Arc<Names>,
-    /// What tmpfiles.d says of nodes below /dev.
-    pub tmpfiles: Arc<[Line]>,
-    /// What the machine's `.link` files say of network interfaces.
-    pub links: Arc<LinkFiles>,
-    pub modules: Arc<ModuleDb>,
-}
-
-/// An event on its way to a worker.
-#[derive(Debug)]
-pub(super) struct Job {
-    /// `None` for an event that no queue holds.
-    pub(super) ticket: Option<Ticket>,
-    pub(super) uevent: Arc<Uevent>,
-    /// The count of events that dispatch took in before it.
-    pub(super) order: u64,
-    pub(super) heard: Instant,
-    pub(super) known: Option<Arc<Known>>,
-    pub(super) grants: Option<Arc<DeviceGrants>>,
-    pub(super) book: Arc<Book>,
-    /// Whether the node can be compared now: not before another manager is done with it.
-    pub(super) compare: bool,
-    /// When a worker began with it: the event's time counts from there.
-    pub(super) begun: Instant,
-    /// What is left to be done, when others have heard of the rest.
-    pub(super) chore: Option<Box<Chore>>,
-    /// The lock of its disk, until the event is over.
-    pub(super) lock: Option<DiskLock>,
-    /// Since when it waits for that lock. Our own walk does not: it leaves such a device as it is.
-    pub(super) blocked: Option<Instant>,
-}
-
-/// The RUN list of an event that is otherwise over, and how the event will be told.
-#[derive(Debug)]
-pub(super) struct Chore {
-    pub(super) list: Vec<Run>,
-    pub(super) properties: Vec<Pair>,
-    pub(super) end: End,
-}
-
-impl Job {
-    /// A walk met the device while its disk was locked.
-    pub(super) fn leaves_it(&self) -> bool {
-        self.blocked.is_some() && self.uevent.origin == Origin::Coldplug
-    }
-
-    pub(super) fn id(&self) -> DeviceId {
-        DeviceId::of(&self.uevent)
-    }
-
-    /// The message to decide by. Our own event speaks of the device as it is known by now: what it
-    /// was when the event was made may have moved since.
-    pub(super) fn subject(&self) -> &Arc<Uevent> {
-        match &self.known {
-            Some(known) if self.uevent.origin == Origin::Policy => &known.uevent,
-            Some(_) | None => &self.uevent,
-        }
-    }
-}
-
-/// What became of the device.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    Settled {
-        known: Box<Known>,
-        /// The rules ended early: the device is as it was, and this is told.
-        failed: Option<Box<Told>>,
-        /// Whether its RUN list is still to be done.
-        run: bool,
-        /// If not, what builtins of that list found.
-        found: Vec<Pair>,
-    },
-    Removed {
-        told: Box<Told>,
-        run: Vec<Run>,
-    },
-    /// The device that our own walk found, or a change was made for, is no longer there: its
-    /// `remove` tells the rest.
-    Gone,
-    /// The job's chore is done, and all of the event with it.
-    Ran(End),
-    /// Nothing was done: another program has the disk locked.
-    Busy,
-}
-
-/// A worker's answer.
-#[derive(Debug)]
-pub(super) struct Done {
-    pub(super) id: DeviceId,
-    pub(super) job: Job,
-    pub(super) outcome: Outcome,
-    /// What failed on the way; the event went on.
-    pub(super) problems: Vec<String>,
-    /// Whether it was told before that the worker waits.
-    waited: bool,
-}
-
-/// What workers tell.
-#[derive(Debug)]
-pub(super) enum Answer {
-    Done(Box<Done>),
-    /// A worker waits for a program: its place is free until the job is done.
-    Waits,
-}
 
 /// Jobs handed out for each worker beyond the one that it does: in a storm it goes on without
 /// being woken for each event, and without waiting for dispatch.
 const AHEAD: usize = 4;
+
+/// A thread that is at one job for so long is stuck, in the kernel or in a driver: another one takes its
+/// place. Looked at so often, while there are jobs.
+const STUCK: Duration = Duration::from_secs(1);
 
 /// A thread that was started for another which waits ends when there is nothing to do for so long.
 const IDLE: Duration = Duration::from_secs(5);
@@ -169,6 +48,10 @@ pub(super) struct Workers {
     under_way: usize,
     chores: usize,
     waiting: usize,
+    /// What the threads are at.
+    at: Vec<Weak<Waits>>,
+    /// When to look for those that are stuck.
+    look: Option<Instant>,
 }
 
 impl Workers {
@@ -197,6 +80,8 @@ impl Workers {
             under_way,
             chores,
             waiting,
+            at: Vec::new(),
+            look: None,
         };
         for _ in 0..count {
             workers.add(None)?;
@@ -204,12 +89,20 @@ impl Workers {
         Ok((workers, done))
     }
 
+    /// What the thread that leads does its own jobs with, and where it answers if another leads by then.
+    pub(super) fn of_lead(&self, pause: Arc<dyn Pause>) -> (Hands, mpsc::Sender<Answer>) {
+        (self.hands.clone().with_pause(pause), self.answers.clone())
+    }
+
     fn add(&mut self, idle: Option<Duration>) -> io::Result<()> {
         let told = Arc::new(Waits {
             answers: self.answers.clone(),
             told: AtomicBool::new(false),
             paused: self.paused.clone(),
+            at: Mutex::default(),
         });
+        self.at.retain(|at| at.strong_count() > 0);
+        self.at.push(Arc::downgrade(&told));
         let worker = Worker {
             hands: self.hands.clone().with_pause(told.clone()),
             inbox: self.inbox.clone(),
@@ -243,7 +136,30 @@ impl Workers {
         self.under_way += 1;
         self.chores += chore;
         self.reinforce();
+        self.look.get_or_insert_with(|| Instant::now() + STUCK);
         Ok(())
+    }
+
+    /// Waits until it is time to look whether a thread is stuck; for ever, if there is no job.
+    pub(super) async fn time_to_look(&self) {
+        match self.look {
+            Some(look) => sleep_until(look).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Lets others work in the place of threads that are stuck.
+    pub(super) fn look(&mut self) {
+        self.look = (self.under_way > 0).then(|| Instant::now() + STUCK);
+        let stuck = self.at.iter().filter_map(Weak::upgrade).filter(|at| at.found_stuck()).count();
+        for _ in 0..stuck {
+            self.one_waits();
+        }
+    }
+
+    /// Who gives the jobs does one himself.
+    pub(super) fn one_is_kept(&mut self) {
+        self.under_way += 1;
     }
 
     pub(super) fn one_is_done(&mut self, done: &Done) {
@@ -279,6 +195,48 @@ struct Waits {
     answers: mpsc::Sender<Answer>,
     told: AtomicBool,
     paused: Arc<AtomicUsize>,
+    at: Mutex<At>,
+}
+
+/// What a thread is at.
+#[derive(Debug, Default)]
+struct At {
+    /// Since when it is at its job.
+    since: Option<std::time::Instant>,
+    /// It was found stuck, and counts as one that waits.
+    stuck: bool,
+}
+
+impl Waits {
+    fn begin_job(&self) {
+        self.told.store(false, Ordering::Relaxed);
+        self.at().since = Some(std::time::Instant::now());
+    }
+
+    /// Whether dispatch knows that others were to work meanwhile.
+    fn end_job(&self) -> bool {
+        let at = std::mem::take(&mut *self.at());
+        if at.stuck {
+            self.paused.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.told.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is at one job for too long, and that was not known yet.
+    fn found_stuck(&self) -> bool {
+        let mut at = self.at();
+        let long = at.since.is_some_and(|since| since.elapsed() >= STUCK);
+        if !long || self.told.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        at.stuck = true;
+        self.paused.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+
+    fn at(&self) -> MutexGuard<'_, At> {
+        self.at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Pause for Waits {
@@ -310,8 +268,9 @@ struct Worker {
 impl Worker {
     fn work(self) {
         while let Some(job) = self.next() {
-            self.waits.told.store(false, Ordering::Relaxed);
-            let done = self.one(job);
+            self.waits.begin_job();
+            let mut done = job.done_by(&self.hands);
+            done.waited = self.waits.end_job();
             if self.waits.answers.blocking_send(Answer::Done(Box::new(done))).is_err() {
                 return;
             }
@@ -340,36 +299,5 @@ impl Worker {
         let fewer =
             |threads: usize| (threads.saturating_sub(paused()) > self.count).then(|| threads - 1);
         self.threads.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_ok()
-    }
-
-    fn one(&self, mut job: Job) -> Done {
-        let mut problems = Vec::new();
-        let outcome = match job.chore.take() {
-            Some(chore) => {
-                let Chore { list, properties, mut end } = *chore;
-                let report = self.hands.run(&job, &list, properties);
-                problems = report.problems;
-                end.add(report.found);
-                Outcome::Ran(end)
-            }
-            None => {
-                job.begun = Instant::now();
-                match self.hands.lock(&job, &mut problems) {
-                    Locking::Busy if job.uevent.origin == Origin::Kernel => Outcome::Busy,
-                    Locking::Busy => {
-                        job.blocked = Some(job.begun);
-                        self.hands.handle(&job, &mut problems)
-                    }
-                    Locking::None => self.hands.handle(&job, &mut problems),
-                    Locking::Held(lock) => {
-                        job.lock = Some(lock);
-                        self.hands.handle(&job, &mut problems)
-                    }
-                }
-            }
-        };
-        let id = DeviceId::of(job.subject());
-        let waited = self.waits.told.load(Ordering::Relaxed);
-        Done { id, job, outcome, problems, waited }
     }
 }

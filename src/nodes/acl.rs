@@ -40,7 +40,7 @@ struct Entry {
 /// # Errors
 /// When the system refuses, or the file system keeps no lists.
 pub fn grant(node: &Node, user: Option<u32>) -> io::Result<()> {
-    let path = node.handle();
+    let path = node.handle()?;
     let mut bytes = [0; LIMIT];
     let before = match getxattr(&path, ATTRIBUTE, &mut bytes) {
         Ok(length) => Some(bytes.get(..length).unwrap_or_default()),

@@ -1,5 +1,6 @@
 //! Applies owner and mode to a node of devtmpfs, and only if they differ.
 
+use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{
     self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
 };
+use rustix::io::Errno;
 
 use super::{Mismatch, Permissions};
 use crate::rules::decision::{Attribute, Decision};
@@ -54,7 +56,8 @@ pub struct Settled {
 #[derive(Debug)]
 pub struct Node {
     path: PathBuf,
-    fd: OwnedFd,
+    /// Opened when something is to be changed: most events change nothing.
+    fd: OnceCell<OwnedFd>,
     stat: Stat,
 }
 
@@ -65,18 +68,16 @@ impl Node {
     /// [`NodeError::Other`] if the name belongs to something else.
     pub fn find(dev: &Path, devname: &[u8], devnum: Devnum) -> Result<Option<Self>, NodeError> {
         let node = dev.join(OsStr::from_bytes(devname));
-        let failed = |what, error: rustix::io::Errno| NodeError::Failed {
+        let failed = |what, error: Errno| NodeError::Failed {
             node: node.clone(),
             what,
             error: error.into(),
         };
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = match fs::open(&node, flags, Mode::empty()) {
-            Ok(fd) => fd,
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
-            Err(error) => return Err(failed("open", error)),
+        let stat = match fs::lstat(&node) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(failed("stat", error)),
         };
-        let stat = fs::fstat(&fd).map_err(|error| failed("stat", error))?;
         // the kernel module's name for a device that has no number yet; no device has number 0
         if stat.st_rdev == 0 {
             return Ok(None);
@@ -86,7 +87,7 @@ impl Node {
         if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_rdev != number {
             return Err(NodeError::Other { node, wanted: devnum });
         }
-        Ok(Some(Self { path: node, fd, stat }))
+        Ok(Some(Self { path: node, fd: OnceCell::new(), stat }))
     }
 
     #[must_use]
@@ -95,9 +96,27 @@ impl Node {
         Permissions { uid, gid, mode: st_mode & 0o7777 }
     }
 
+    /// The node itself: what was found, and nothing that has its name by now.
+    fn fd(&self) -> Result<&OwnedFd, Errno> {
+        if let Some(fd) = self.fd.get() {
+            return Ok(fd);
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = fs::open(&self.path, flags, Mode::empty())?;
+        let stat = fs::fstat(&fd)?;
+        let identity = |stat: &Stat| (stat.st_dev, stat.st_ino, stat.st_rdev);
+        if identity(&stat) != identity(&self.stat) {
+            return Err(Errno::STALE);
+        }
+        Ok(self.fd.get_or_init(|| fd))
+    }
+
     /// A name for those calls that take no `O_PATH` descriptor; it leads to this node and no other.
-    pub(super) fn handle(&self) -> String {
-        format!("/proc/self/fd/{}", self.fd.as_raw_fd())
+    ///
+    /// # Errors
+    /// When the node is gone, or another one is in its place.
+    pub(super) fn handle(&self) -> Result<String, Errno> {
+        Ok(format!("/proc/self/fd/{}", self.fd()?.as_raw_fd()))
     }
 
     /// Makes the node what was decided, and tells what it is then.
@@ -114,7 +133,7 @@ impl Node {
     /// [`NodeError::Failed`] if the system refuses.
     pub fn give(&self, shall: Permissions) -> Result<Settled, NodeError> {
         let is = self.permissions();
-        let failed = |what, error: rustix::io::Errno| NodeError::Failed {
+        let failed = |what, error: Errno| NodeError::Failed {
             node: self.path.clone(),
             what,
             error: error.into(),
@@ -123,7 +142,8 @@ impl Node {
         let same_owner = (is.uid, is.gid) == (shall.uid, shall.gid);
         let changed = !(same_mode && same_owner);
         let chmod = |mode| {
-            let changed = fs::chmod(self.handle(), Mode::from_raw_mode(mode));
+            let changed =
+                self.handle().and_then(|handle| fs::chmod(handle, Mode::from_raw_mode(mode)));
             changed.map_err(|error| failed("change the mode", error))
         };
         // rights are taken away first and given last: no moment is too open
@@ -133,7 +153,8 @@ impl Node {
         }
         if !same_owner {
             let (uid, gid) = (Uid::from_raw(shall.uid), Gid::from_raw(shall.gid));
-            fs::chownat(&self.fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+            self.fd()
+                .and_then(|fd| fs::chownat(fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH))
                 .map_err(|error| failed("change the owner", error))?;
         }
         // a new owner has taken the upper bits away
@@ -161,7 +182,9 @@ impl Node {
                 b"smack" => ("security.SMACK64", label.clone()),
                 _ => return Some(failed(module, &"selinux or smack wanted")),
             };
-            let set = fs::setxattr(self.handle(), name, &value, XattrFlags::empty());
+            let set = self
+                .handle()
+                .and_then(|handle| fs::setxattr(handle, name, &value, XattrFlags::empty()));
             set.err().map(|error| failed(module, &error))
         };
         labels.iter().filter_map(set).collect()
@@ -171,10 +194,7 @@ impl Node {
     fn touch(&self) {
         let now = Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
         let times = Timestamps { last_access: now, last_modification: now };
-        if fs::utimensat(&self.fd, "", &times, AtFlags::EMPTY_PATH).is_err() {
-            // before Linux 5.8 only by its name in /proc
-            let _ = fs::utimensat(fs::CWD, self.handle(), &times, AtFlags::empty());
-        }
+        let _ = fs::utimensat(fs::CWD, &self.path, &times, AtFlags::SYMLINK_NOFOLLOW);
     }
 
     /// What the node has and the decision has not.

@@ -239,10 +239,10 @@ impl<T> Queue<T> {
         self.running
     }
 
-    /// Whether [`Self::next`] has an event to give.
+    /// Events that [`Self::next`] has to give.
     #[must_use]
-    pub fn has_runnable(&self) -> bool {
-        !self.ready.is_empty()
+    pub fn runnable(&self) -> usize {
+        self.ready.len()
     }
 
     /// The most events that ever waited at once.

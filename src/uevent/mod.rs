@@ -63,8 +63,46 @@ pub struct Uevent {
     action: Action,
     devpath: Range<usize>,
     properties: Box<[(Range<usize>, Range<usize>)]>,
+    named: Named,
     seqnum: u64,
     pub origin: Origin,
+}
+
+/// Where the values are that every event is asked for many times; empty where there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Named {
+    subsystem: Range<usize>,
+    devtype: Range<usize>,
+    devname: Range<usize>,
+    devpath_old: Range<usize>,
+    major: Option<u32>,
+    minor: Option<u32>,
+    ifindex: Option<u32>,
+}
+
+impl Named {
+    /// Of several with one key, the last.
+    fn of(bytes: &[u8], properties: &[(Range<usize>, Range<usize>)]) -> Self {
+        let mut named = Self::default();
+        for (key, value) in properties {
+            let text = bytes.get(value.clone()).unwrap_or_default();
+            let number = || std::str::from_utf8(text).ok()?.parse().ok();
+            match bytes.get(key.clone()).unwrap_or_default() {
+                b"SUBSYSTEM" => named.subsystem = value.clone(),
+                b"DEVTYPE" => named.devtype = value.clone(),
+                b"DEVNAME" => {
+                    let start = if text.starts_with(b"/dev/") { b"/dev/".len() } else { 0 };
+                    named.devname = value.start + start..value.end;
+                }
+                b"DEVPATH_OLD" => named.devpath_old = value.clone(),
+                b"MAJOR" => named.major = number(),
+                b"MINOR" => named.minor = number(),
+                b"IFINDEX" => named.ifindex = number(),
+                _ => {}
+            }
+        }
+        named
+    }
 }
 
 impl Uevent {
@@ -100,7 +138,23 @@ impl Uevent {
             bytes.push(0);
         }
         let devpath = ranges.get(1).map_or(0..0, |(_, value)| value.clone());
-        Self { bytes: bytes.into(), action, devpath, properties: ranges.into(), seqnum, origin }
+        Self::new(bytes.into(), action, devpath, ranges.into(), seqnum, origin)
+    }
+
+    fn new(
+        bytes: Box<[u8]>,
+        action: Action,
+        devpath: Range<usize>,
+        properties: Box<[(Range<usize>, Range<usize>)]>,
+        seqnum: u64,
+        origin: Origin,
+    ) -> Self {
+        let named = Named::of(&bytes, &properties);
+        Self { bytes, action, devpath, properties, named, seqnum, origin }
+    }
+
+    fn part(&self, range: &Range<usize>) -> &[u8] {
+        self.bytes.get(range.clone()).unwrap_or_default()
     }
 
     #[must_use]
@@ -111,7 +165,7 @@ impl Uevent {
     /// Path below /sys, with a leading slash.
     #[must_use]
     pub fn devpath(&self) -> &[u8] {
-        self.bytes.get(self.devpath.clone()).unwrap_or_default()
+        self.part(&self.devpath)
     }
 
     /// The kernel's count of uevents; of a coldplug event, the count when it was made.
@@ -122,10 +176,7 @@ impl Uevent {
 
     /// All properties in the order of the packet, ACTION, DEVPATH and SEQNUM among them.
     pub fn properties(&self) -> impl DoubleEndedIterator<Item = (&[u8], &[u8])> {
-        self.properties.iter().map(|(key, value)| {
-            let slice = |range: &Range<usize>| self.bytes.get(range.clone()).unwrap_or_default();
-            (slice(key), slice(value))
-        })
+        self.properties.iter().map(|(key, value)| (self.part(key), self.part(value)))
     }
 
     /// The value of a property; of several with one key, the last.
@@ -148,44 +199,38 @@ impl Uevent {
 
     #[must_use]
     pub fn subsystem(&self) -> &[u8] {
-        self.get(b"SUBSYSTEM").unwrap_or_default()
+        self.part(&self.named.subsystem)
     }
 
     /// Empty where the kernel names none.
     #[must_use]
     pub fn devtype(&self) -> &[u8] {
-        self.get(b"DEVTYPE").unwrap_or_default()
+        self.part(&self.named.devtype)
     }
 
     /// Name below /dev, without `/dev/`, as the kernel says it.
     #[must_use]
     pub fn devname(&self) -> Option<&[u8]> {
-        let name = self.get(b"DEVNAME")?;
-        let name = name.strip_prefix(b"/dev/").unwrap_or(name);
-        (!name.is_empty()).then_some(name)
+        Some(self.part(&self.named.devname)).filter(|name| !name.is_empty())
     }
 
     /// `None` for devices without node; MAJOR 0 means none.
     #[must_use]
     pub fn devnum(&self) -> Option<Devnum> {
-        let major = self.number(b"MAJOR").filter(|major| *major != 0)?;
-        let minor = self.number(b"MINOR").unwrap_or(0);
+        let major = self.named.major.filter(|major| *major != 0)?;
+        let minor = self.named.minor.unwrap_or(0);
         Some(Devnum { block: self.subsystem() == b"block", major, minor })
     }
 
     #[must_use]
     pub fn ifindex(&self) -> Option<u32> {
-        self.number(b"IFINDEX").filter(|index| *index != 0)
+        self.named.ifindex.filter(|index| *index != 0)
     }
 
     /// Where a moved device was.
     #[must_use]
     pub fn devpath_old(&self) -> Option<&[u8]> {
-        self.get(b"DEVPATH_OLD").filter(|path| !path.is_empty())
-    }
-
-    fn number(&self, key: &[u8]) -> Option<u32> {
-        std::str::from_utf8(self.get(key)?).ok()?.parse().ok()
+        Some(self.part(&self.named.devpath_old)).filter(|path| !path.is_empty())
     }
 }
 

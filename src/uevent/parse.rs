@@ -70,14 +70,9 @@ impl<'a> Packet<'a> {
     /// Copies the packet once, into the event that owns it.
     #[must_use]
     pub fn to_uevent(&self, origin: Origin) -> Uevent {
-        Uevent {
-            bytes: self.body.into(),
-            action: self.action,
-            devpath: self.devpath.clone(),
-            properties: self.ranges().collect(),
-            seqnum: self.seqnum,
-            origin,
-        }
+        let properties = self.ranges().collect();
+        let (action, devpath) = (self.action, self.devpath.clone());
+        Uevent::new(self.body.into(), action, devpath, properties, self.seqnum, origin)
     }
 
     fn ranges(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {

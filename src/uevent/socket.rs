@@ -175,7 +175,11 @@ impl KernelSocket {
     pub fn try_recv(&mut self) -> io::Result<Option<Heard>> {
         match self.receiver.receive(self.fd.get_ref().as_fd()) {
             Ok(heard) => Ok(Some(heard)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // else `recv` would try once more before it waits
+                drop(self.fd.try_io(Interest::READABLE, |_| io::Result::<()>::Err(error)));
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

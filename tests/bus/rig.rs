@@ -119,6 +119,7 @@ pub(crate) fn known(devpath: &str, pairs: &[(&str, &[u8])]) -> Known {
         id: DeviceId::of(&uevent),
         uevent: Arc::new(uevent),
         instance: 42,
+        parent: None,
         module: None,
         generation: 1,
         said: Arc::new(decision.clone()),

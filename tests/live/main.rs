@@ -31,6 +31,7 @@ mod shadow;
 mod state;
 mod storm;
 mod storms;
+mod stuck;
 mod sysfs;
 mod takeover;
 mod witness;
