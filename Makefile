@@ -69,7 +69,9 @@ install: generated
 	install -D -m 0644 $(GEN)/mapdevctl.bash $(DESTDIR)$(prefix)/share/bash-completion/completions/mapdevctl
 	install -D -m 0644 $(GEN)/mapdevctl.zsh $(DESTDIR)$(prefix)/share/zsh/vendor-completions/_mapdevctl
 	install -D -m 0644 $(GEN)/mapdevctl.fish $(DESTDIR)$(prefix)/share/fish/vendor_completions.d/mapdevctl.fish
-	install -D -m 0644 -t $(DESTDIR)/etc/mapdev packaging/mapdev.toml
+	install -D -m 0644 -t $(DESTDIR)/etc/mapdev packaging/mapdev.toml packaging/initramfs/initramfs.conf
+	install -D -m 0755 packaging/initramfs/hook $(DESTDIR)$(prefix)/share/initramfs-tools/hooks/mapdev
+	install -D -m 0755 -t $(DESTDIR)$(prefix)/share/mapdev/initramfs packaging/initramfs/init-top packaging/initramfs/init-bottom
 	install -d -m 0755 $(DESTDIR)$(prefix)/lib/mapdev/policy.d
 
 #: make advisories  known vulnerabilities of the crates in use (fetches RustSec's database)

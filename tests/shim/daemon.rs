@@ -193,14 +193,19 @@ pub(crate) fn module(verb: &str, name: &str) {
     assert!(Command::new(format!("/sbin/{verb}")).arg(name).status().unwrap().success());
 }
 
-/// Disks come and go, each a change of the map, until it is told to stop. Returns how many.
+/// A disk whose name nobody knows before: it comes and goes.
+pub(crate) fn hot_add() {
+    let number = fs::read_to_string("/sys/class/zram-control/hot_add").unwrap();
+    let remove = || fs::write("/sys/class/zram-control/hot_remove", number.trim());
+    // the daemon may have it locked
+    wait("its end", || remove().is_ok());
+}
+
+/// Each a change of the map, until it is told to stop. Returns how many.
 fn disks_come_and_go(stop: &AtomicBool) -> u32 {
-    let control = Path::new("/sys/class/zram-control");
     let mut count = 0;
     while !stop.load(Ordering::Relaxed) {
-        let number = fs::read_to_string(control.join("hot_add")).unwrap();
-        // somebody may look at it
-        wait("its end", || fs::write(control.join("hot_remove"), number.trim()).is_ok());
+        hot_add();
         count += 1;
     }
     count

@@ -14,7 +14,7 @@ use std::time::Instant;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 
-use super::daemon::{Machine, module, sorted};
+use super::daemon::{Machine, hot_add, module, sorted};
 use super::world::{list, seconds};
 
 /// How often each kind of look was made.
@@ -66,12 +66,6 @@ fn hear(fd: &OwnedFd, there: &mut BTreeMap<String, bool>) -> u64 {
         let before = there.insert(name.clone(), comes);
         assert_ne!(before, Some(comes), "{name} came or went twice");
     }
-}
-
-/// A device whose name nobody knows before: it comes and goes.
-fn hot_add() {
-    let number = fs::read_to_string("/sys/class/zram-control/hot_add").unwrap();
-    fs::write("/sys/class/zram-control/hot_remove", number.trim()).unwrap();
 }
 
 fn storm(machine: &Machine) -> u32 {
