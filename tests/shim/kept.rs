@@ -14,6 +14,7 @@ use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
 use rustix::thread::UnshareFlags;
 
+use super::daemon::wait;
 use super::world::{World, absent, char_device, device, list, names, null};
 
 const USER: u32 = 1000;
@@ -168,6 +169,8 @@ fn a_mount_on_a_directory_in_another_namespace_freezes_it_for_nobody() {
     let listed = in_another_namespace(cover, replug, || list(&seen));
     assert_eq!(listed, names(&["private"]));
     assert!(world.map.remove(b"net/tap"));
+    // a thread that was joined may not have left its namespace yet, where the mount holds the folder
+    wait("the folder's end", || fs::metadata(world.path("net")).is_err());
     absent(fs::metadata(world.path("net")));
 }
 
