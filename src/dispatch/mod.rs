@@ -36,7 +36,7 @@ mod worker;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
@@ -69,6 +69,10 @@ use tell::Teller;
 use turn::Own;
 use worker::Workers;
 
+/// How long what came before the end is waited for: less than the service manager waits for us
+/// (`TimeoutStopSec=` in `units/mapdevd.service`).
+const STOP_TIME: Duration = Duration::from_secs(20);
+
 /// An event in the queue.
 #[derive(Debug)]
 struct Pending {
@@ -87,7 +91,7 @@ pub struct Ready {
     pub modules: usize,
     pub modules_with_devnames: usize,
     pub mismatches: usize,
-    pub elapsed: std::time::Duration,
+    pub elapsed: Duration,
 }
 
 /// What dispatch is given to work with.
@@ -155,7 +159,9 @@ pub struct Dispatch {
     loads: load::Loads,
     reloads: reload::Reloads,
     stop: watch::Receiver<bool>,
-    stopping: bool,
+    stop_time: Duration,
+    /// It was told to stop, and does so then, whatever is left.
+    stop_by: Option<tokio::time::Instant>,
     watchdog: tell::Watchdog,
     own: Own,
 }
@@ -225,7 +231,8 @@ impl Dispatch {
             loads: load::Loads::default(),
             reloads: reload::Reloads::default(),
             stop,
-            stopping: false,
+            stop_time: STOP_TIME,
+            stop_by: None,
             watchdog: tell::Watchdog::new(),
             own: Own::default(),
             config,

@@ -46,10 +46,10 @@ pub(super) async fn next(sweep: &mut Option<Sweep>) -> Option<Uevent> {
     }
 }
 
-/// Waits until it is time to look again; for ever, if there is no doubt.
-pub(super) async fn doubted(until: Option<Instant>) {
-    match until {
-        Some(until) => sleep_until(until).await,
+/// Waits until that time; for ever, if there is none.
+pub(super) async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use super::command::{Change, Terms};
 use super::*;
@@ -20,15 +21,22 @@ impl Rig {
     fn new(devices: &[u32]) -> Self {
         let root = tempfile::tempdir().unwrap();
         devices.iter().for_each(|minor| plug(root.path(), *minor));
+        let dispatch = Dispatch::new(Self::parts(root.path(), Mode::Shadow)).unwrap();
+        Self { dispatch, root }
+    }
+
+    fn parts(root: &Path, mode: Mode) -> Parts {
         let config = Config {
-            root: root.path().join("root"),
-            sysfs: root.path().join("sys"),
-            dev: root.path().join("dev"),
-            runtime: root.path().join("run"),
+            mode,
+            root: root.join("root"),
+            sysfs: root.join("sys"),
+            dev: root.join("dev"),
+            runtime: root.join("run"),
+            records: Some(root.join("run/data")),
             workers: 1,
             ..Config::default()
         };
-        let parts = Parts {
+        Parts {
             config,
             socket: KernelSocket::open(&Options { receive_buffer: 4096 }).unwrap(),
             map: MapWriter::create(64).unwrap(),
@@ -38,8 +46,7 @@ impl Rig {
             ready: oneshot::channel().0,
             keep_map: |_| {},
             stop: watch::channel(false).1,
-        };
-        Self { dispatch: Dispatch::new(parts).unwrap(), root }
+        }
     }
 
     /// One turn of the loop, deaf to the kernel.
@@ -189,7 +196,7 @@ async fn what_goes_untold_after_a_walk_is_removed_for_who_settles_and_in_the_end
     }
     assert!(rig.dispatch.table.get(&id(2)).is_none());
     unplug(rig.root.path(), 3);
-    sweep::doubted(rig.dispatch.doubt_until).await;
+    sweep::at(rig.dispatch.doubt_until).await;
     rig.dispatch.end_doubt();
     while rig.dispatch.sweep.is_some() {
         rig.turn().await;
@@ -327,4 +334,21 @@ async fn a_reload_has_what_was_written_before_it_was_asked_for() {
     }
     // one that was stale, one for the first caller, and one for the other, who came when that one read
     assert_eq!((first.try_recv(), reads, rig.dispatch.book.generation), (Ok(3), 3, 4));
+}
+
+#[tokio::test]
+async fn the_end_does_not_wait_for_ever_for_a_program() {
+    let mut rig = Rig::new(&[1]);
+    let root = rig.root.path();
+    let (over, folder) = (root.join("over"), root.join("root/etc/udev/rules.d"));
+    fs::create_dir_all(&folder).unwrap();
+    let slow = format!("/bin/sh -c 'sleep 5; echo >{}'", over.display());
+    let rule = format!("KERNEL==\"moved7\", PROGRAM==\"{slow}\"\n");
+    fs::write(folder.join("50-slow.rules"), rule).unwrap();
+    rig.dispatch = Dispatch::new(Rig::parts(root, Mode::Active)).unwrap();
+    rig.dispatch.stop_time = Duration::from_millis(1);
+    rig.dispatch.stop = watch::channel(true).1;
+    rig.hear(Action::Add, 7);
+    let turn = rig.dispatch.turn(&AtomicBool::new(false)).await;
+    assert!(matches!(turn, Ok(turn::Turn::Over)) && !over.exists(), "it was waited for");
 }

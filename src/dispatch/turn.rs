@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::Dispatch;
@@ -30,7 +31,7 @@ const LOOK: u32 = 8;
 pub(super) enum Turn {
     /// An event for whoever leads to do.
     Own(Box<Job>),
-    /// It was told to stop, and all is done.
+    /// It was told to stop, and all is done, or does not end.
     Over,
 }
 
@@ -76,7 +77,7 @@ impl Dispatch {
     }
 
     /// Goes on until there is an event to be done by the caller, as long as he does any (`keeps`); ends when `stop`
-    /// says so and what was sent before that is handled.
+    /// says so and what was sent before that is handled, which is waited for for a limited time.
     ///
     /// # Errors
     /// When the socket fails for good.
@@ -99,12 +100,16 @@ impl Dispatch {
                 self.own.turns = 0;
                 tokio::task::yield_now().await;
             }
-            if !self.stopping && *self.stop.borrow() {
-                self.stopping = true;
+            if self.stop_by.is_none() && *self.stop.borrow() {
+                self.stop_by = Some(Instant::now() + self.stop_time);
                 self.hear_rest();
                 self.end_blocked();
             }
-            if self.stopping && self.queue.is_idle() {
+            if self.stop_by.is_some() && self.queue.is_idle() {
+                return Ok(Turn::Over);
+            }
+            if self.stop_by.is_some_and(|time| time <= Instant::now()) {
+                warn!("{} events are left: programs or disks let wait", self.open.len());
                 return Ok(Turn::Over);
             }
             self.take_in(kept).await?;
@@ -116,7 +121,8 @@ impl Dispatch {
 
     /// Waits for whatever comes first; not at all, if there is something to do.
     async fn take_in(&mut self, busy: bool) -> io::Result<()> {
-        let hearing = !self.stopping && !self.queue.is_full();
+        let stopping = self.stop_by.is_some();
+        let hearing = !stopping && !self.queue.is_full();
         // in no fixed order: events, answers and callers all get their turn
         tokio::select! {
             Some(answer) = self.done.recv() => self.finish_batch(answer),
@@ -125,14 +131,15 @@ impl Dispatch {
             () = self.watchdog.tick() => {}
             heard = self.socket.recv(), if hearing => self.hear_batch(heard?)?,
             event = sweep::next(&mut self.sweep), if hearing => self.swept(event),
-            () = sweep::doubted(self.doubt_until) => self.end_doubt(),
+            () = sweep::at(self.doubt_until) => self.end_doubt(),
             devpath = tell::overheard(&mut self.rival), if hearing => self.compare_at(&devpath?),
             () = place::mounts_changed(&mut self.place) => self.look_at_place(),
             seen = self.watching.next() => self.seen(seen),
             () = self.blocked.due() => self.try_blocked(),
             () = self.workers.time_to_look() => self.workers.look(),
             told = kernel::told(&mut self.kernel) => self.kernel_told(told),
-            _ = self.stop.changed(), if !self.stopping => {}
+            _ = self.stop.changed(), if !stopping => {}
+            () = sweep::at(self.stop_by) => {}
             () = std::future::ready(()), if busy => {}
         }
         Ok(())
