@@ -16,3 +16,4 @@ mod random_trees;
 mod recording;
 mod recordings;
 mod schemes;
+mod test_builtin;
