@@ -39,7 +39,7 @@ bench:
 	$(CARGO) build --release --locked --bin mapdevd
 	benches/side_by_side.py
 
-#: make fuzz        each fuzz target for SECONDS seconds (needs a nightly toolchain)
+#: make fuzz        each fuzz target for SECONDS seconds (the corpus grows in fuzz/corpus)
 fuzz:
 	@scripts/fuzz.sh $(SECONDS)
 

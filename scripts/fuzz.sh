@@ -1,6 +1,7 @@
 #!/bin/sh
 # fuzz.sh SECONDS | RUNSx [TARGET]: runs each target of fuzz/ for so long, or so often (10000000x); the kernel's
-# reader of the map, which is C (target `kernel`), with Debian's clang.
+# reader of the map, which is C (target `kernel`), with Debian's clang. The others begin with what fuzz/seed.rs
+# writes, and go on with what earlier runs found in fuzz/corpus.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -21,8 +22,18 @@ if [ "${2:-kernel}" = kernel ]; then
     fi
     [ $# -eq 1 ] || exit 0
 fi
-command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
-for target in ${2:-$(cargo +nightly fuzz list)}; do
+scripts/tools.sh cargo-fuzz
+export PATH="$PWD/target/tools/bin:$PATH"
+# a stable compiler knows the options of sanitizers as well, and takes them of who says so
+export RUSTC_BOOTSTRAP=1
+for target in ${2:-$(cargo fuzz list)}; do
     echo "== $target, $1"
-    cargo +nightly fuzz run "$target" -- "$limit" -print_final_stats=1
+    dictionary=
+    [ ! -e "fuzz/$target.dict" ] || dictionary=-dict=fuzz/$target.dict
+    case $target in
+        modinfo | probe) mkdir -p "fuzz/corpus/$target" ;;
+        *) (cd fuzz && cargo run --quiet --bin seed -- "corpus/$target") ;;
+    esac
+    # shellcheck disable=SC2086 # there may be none
+    cargo fuzz run "$target" -- "$limit" $dictionary -print_final_stats=1
 done

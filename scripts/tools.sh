@@ -1,5 +1,5 @@
 #!/bin/sh
-# tools.sh NAME...: installs cargo-deny or cargo-deb into target/tools, unless the right version is there.
+# tools.sh NAME...: installs cargo-deny, cargo-deb or cargo-fuzz into target/tools, unless the right version is there.
 # They run for a second and build for minutes, so they are built without optimisation.
 set -eu
 cd "$(dirname "$0")/.."
@@ -8,6 +8,7 @@ for name in "$@"; do
     case $name in
         cargo-deny) version=0.20.2 features='' ;;
         cargo-deb) version=3.8.0 features=lzma ;;
+        cargo-fuzz) version=0.13.2 features='' ;;
         *) echo "tools: no such tool: $name" >&2; exit 1 ;;
     esac
     if grep -qs "\"$name $version " target/tools/.crates.toml; then

@@ -100,7 +100,8 @@ pub enum Command {
     ///
     /// The device is looked up in sysfs. PROGRAM and IMPORT{program} are run, as `udevadm test` of systemd
     /// 252 does, since rules decide by what they say; --no-programs leaves them out and tells what was
-    /// left out. Nothing of the RUN list is run, and nothing is written.
+    /// left out. Builtins are asked, but for what they would change: kmod loads nothing, keyboard and
+    /// net_setup_link set nothing. Nothing of the RUN list is run, and nothing is written.
     Test(test::Args),
     /// Show what a builtin of udev rules says of a device; needs no daemon, and changes nothing
     ///
