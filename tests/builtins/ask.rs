@@ -10,20 +10,14 @@ use mapdev::device::replay::replay;
 use mapdev::device::{Device, Sysfs};
 use mapdev::uevent::Action;
 
-use crate::namespaces;
+use crate::peer;
 
 /// Which builtins, in the order of the rules.
 pub(crate) const ASKED: [Builtin; 5] =
     [Builtin::InputId, Builtin::PathId, Builtin::UsbId, Builtin::NetId, Builtin::Hwdb];
 
-/// Private folders, our own empty `/sys` that `/proc` has the device tree of, and no rules but ours.
+/// Our own empty `/sys` that `/proc` has the device tree of, and no rules but ours.
 const PREPARE: &str = "
-mount -t tmpfs -o mode=0755 tmpfs /run
-mkdir /run/new
-mount -t tmpfs -o mode=0755 tmpfs /run/new
-mknod -m 0666 /run/new/null c 1 3
-mount --move /run/new /dev
-rmdir /run/new
 mkdir /run/proc
 mount --bind /proc /run/proc
 mount -t tmpfs tmpfs /proc
@@ -32,8 +26,6 @@ rm -f /proc/device-tree
 ln -s /sys/firmware/devicetree/base /proc/device-tree
 mount -t tmpfs tmpfs /sys
 mount -t tmpfs tmpfs /usr/lib/udev/rules.d
-mount -t tmpfs tmpfs /etc/udev/rules.d
-exec setpriv --bounding-set=-net_admin,-sys_module \"$0\" \"$@\"
 ";
 
 /// Properties, and for each builtin whether it worked.
@@ -41,17 +33,10 @@ pub(crate) type Answer = BTreeMap<String, String>;
 
 /// Runs the test again where `/sys` is empty and its own; `body` runs there.
 pub(crate) fn private(module: &str, test: &str, body: impl FnOnce()) {
-    if namespaces::inside() {
+    peer::private_with(module, test, PREPARE, || {
         fs::write("/etc/udev/rules.d/50-ask.rules", rules()).unwrap();
-        return body();
-    }
-    let version = Command::new("udevadm").arg("--version").output();
-    if !version.is_ok_and(|output| output.stdout.starts_with(b"25")) {
-        assert!(std::env::var_os("MAPDEV_REQUIRE_UDEV").is_none(), "udevadm 252 or later wanted");
-        println!("skipped: there is no udevadm to compare with");
-        return;
-    }
-    namespaces::again(module, test, PREPARE);
+        body();
+    });
 }
 
 fn rules() -> String {

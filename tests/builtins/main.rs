@@ -10,6 +10,9 @@ mod complete;
 mod generate;
 #[path = "../namespaces/mod.rs"]
 mod namespaces;
+#[path = "../rules/peer.rs"]
+#[expect(dead_code, reason = "its daemon is for rules")]
+mod peer;
 #[path = "../live/random.rs"]
 mod random;
 mod random_trees;

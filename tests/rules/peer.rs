@@ -4,8 +4,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::namespaces;
 
-/// Makes `/run`, `/dev` and `/etc/udev/rules.d` private, and takes away what reaches beyond: modules
-/// of the kernel and interfaces of the network.
+/// Makes `/run`, `/dev` and `/etc/udev/rules.d` private.
 const PREPARE: &str = "
 mount -t tmpfs -o mode=0755 tmpfs /run
 mkdir /run/new
@@ -14,14 +13,21 @@ mknod -m 0666 /run/new/null c 1 3
 mount --move /run/new /dev
 rmdir /run/new
 mount -t tmpfs tmpfs /etc/udev/rules.d
-exec setpriv --bounding-set=-net_admin,-sys_module \"$0\" \"$@\"
 ";
+
+/// Takes away what reaches beyond: modules of the kernel and interfaces of the network.
+const BEGIN: &str = "exec setpriv --bounding-set=-net_admin,-sys_module \"$0\" \"$@\"\n";
 
 /// Runs the test again in namespaces where it disturbs nobody; `body` runs there.
 ///
 /// Without a systemd-udevd there is nobody to compare with: the test says so, and fails where
 /// `MAPDEV_REQUIRE_UDEV` is set.
 pub(crate) fn private(module: &str, test: &str, body: impl FnOnce()) {
+    private_with(module, test, "", body);
+}
+
+/// As [`private`], with further lines of the shell before.
+pub(crate) fn private_with(module: &str, test: &str, further: &str, body: impl FnOnce()) {
     if namespaces::inside() {
         return body();
     }
@@ -31,7 +37,7 @@ pub(crate) fn private(module: &str, test: &str, body: impl FnOnce()) {
         println!("skipped: there is no udevadm to compare with");
         return;
     }
-    namespaces::again(module, test, PREPARE);
+    namespaces::again(module, test, &[PREPARE, further, BEGIN].concat());
 }
 
 /// A systemd-udevd that has read its rules and answers.
