@@ -8,6 +8,7 @@
 mod ask;
 mod complete;
 mod generate;
+mod keymaps;
 #[path = "../namespaces/mod.rs"]
 mod namespaces;
 #[path = "../rules/peer.rs"]
