@@ -9,7 +9,8 @@ target/bench/side-by-side.json.
 Both apply the rules of Debian's package udev, less the one that starts systemd-sysctl for each network
 interface: that program costs more than everything else, and is measured for itself with `--rules whole`;
 `--rules installed` takes the other packages' rules too, with the programs that they start. `--veth
-100,1000` measures how the cost of an event grows with the machine.
+100,1000` measures how the cost of an event grows with the machine: of a storm, and of `add` of one and
+the same mix of devices, 100 of the interfaces among them.
 """
 
 import argparse
@@ -72,6 +73,9 @@ ROWS = [
     ("PSS after storm and 5 s", "MiB", lambda run: run["idle_kib"] / 1024),
     (TRACED, "", lambda run: run["syscalls_per_event"]),
 ]
+
+
+SAME = ("`add` of the same devices: CPU an event", lambda run: run["same_cpu_seconds"] / run["same"]["events"] * 1e6)
 
 
 def run_once(manager, events, syscalls=False, veth=0):
@@ -174,8 +178,8 @@ def measure_growth(chosen):
             for who, manager in managers.items():
                 tell(f"{count} interfaces, turn {turn + 1} of {chosen.runs}: {who}")
                 runs[who].append(run_once(manager, chosen.events, veth=count))
-        table[count] = {who: [(name, summary(done, figure)) for name, _, figure in ROWS if "CPU an event" in name or "lost" in name]
-                        for who, done in runs.items()}
+        figures = [(name, figure) for name, _, figure in ROWS if "CPU an event" in name or "lost" in name] + [SAME]
+        table[count] = {who: [(name, summary(done, figure)) for name, figure in figures] for who, done in runs.items()}
     tell("")
     return table
 

@@ -24,6 +24,9 @@ LATENCY_EVENTS = 200
 # systemd-udevd ends workers that had nothing to do for 3 s
 IDLE_SECONDS = 5
 NOTIFY = "/run/notify"
+# of the interfaces that are added: so many take part whenever costs are compared
+SAME_INTERFACES = 100
+SAME_ROUNDS = 5
 
 
 def mount(*words):
@@ -191,6 +194,13 @@ def measure(plan):
     cpu = manager.cpu_seconds()
     result["coldplug"] = wire.storm("add", devices)
     result["coldplug_cpu_seconds"] = manager.cpu_seconds() - cpu
+    if plan["veth"]:
+        # one and the same mix of devices, however many there are beside them
+        added = [device for device in devices if device.is_added()]
+        same = [device for device in devices if not device.is_added()] + added[:SAME_INTERFACES]
+        cpu = manager.cpu_seconds()
+        result["same"] = wire.storm("add", spread(same, SAME_ROUNDS * len(same)))
+        result["same_cpu_seconds"] = manager.cpu_seconds() - cpu
     cpu = manager.cpu_seconds()
     result["storm"] = wire.storm("change", spread(storming, plan["events"]))
     result["storm_devices"] = len(storming)

@@ -27,6 +27,10 @@ class Device:
         self.devname = pairs.get("DEVNAME")
         self.number = (int(pairs.get("MAJOR", 0)), int(pairs.get("MINOR", 0)))
 
+    def is_added(self):
+        """One of the interfaces with which the cost of an event is compared."""
+        return self.subsystem == "net" and re.fullmatch(r"v[ab]\d+", os.path.basename(self.devpath)) is not None
+
     def is_harmless(self):
         """May have a node here: to open it, as rules do with disks, changes nothing."""
         if self.devname is None:

@@ -55,7 +55,8 @@ pub(super) fn net_id(call: &Call<'_>, scheme: Scheme, hwdb: &Hwdb) -> Option<Vec
         _ => return Some(Vec::new()),
     };
     let infiniband = kind == INFINIBAND;
-    let port = device.attribute(b"phys_port_name").filter(|name| !name.is_empty());
+    let port = device.attribute(b"phys_port_name");
+    let port = port.filter(|name| !name.is_empty() && is_printable(name));
     let mut interface = Interface { device, prefix, infiniband, port, scheme, pairs: Vec::new() };
     interface.put("ID_NET_NAMING_SCHEME", scheme.name().as_bytes().to_vec());
     interface.hardware_address(hwdb);
@@ -134,6 +135,16 @@ fn represented_function(port: &[u8]) -> Option<u32> {
     number(&rest[..digits(rest)], 10)
 }
 
+/// Without control characters, and UTF-8 of characters that Unicode knows; udev takes no other for a port's name.
+fn is_printable(text: &[u8]) -> bool {
+    let none = |c: char| {
+        c.is_ascii_control()
+            || matches!(u32::from(c), 0xfdd0..=0xfdef)
+            || u32::from(c) & 0xffff == 0xffff
+    };
+    std::str::from_utf8(text).is_ok_and(|text| !text.contains(none))
+}
+
 fn attribute_number(device: &Device, name: &[u8]) -> Option<u32> {
     number(&device.attribute(name)?, 10)
 }
@@ -156,4 +167,21 @@ fn mac(text: &[u8]) -> Option<[u8; 6]> {
         address.extend_from_slice(&value.to_be_bytes()[2 - width / 2..]);
     }
     address.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Asked of udevadm 252.
+    #[test]
+    fn a_ports_name_is_taken_as_udev_takes_it() {
+        for taken in ["p0", " x", "a\"\\'%b", "\u{e9}", "a\u{80}b", "a\u{200b}b"] {
+            assert!(is_printable(taken.as_bytes()), "{taken:?}");
+        }
+        let left: [&[u8]; 5] = [b"\xff", b"a\xffb", b"a\tb", b"\x7f", b"a\xef\xbf\xbfb"];
+        for left in left {
+            assert!(!is_printable(left), "{}", left.escape_ascii());
+        }
+    }
 }
