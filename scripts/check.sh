@@ -50,7 +50,8 @@ vm() {
     tests/vm/names.sh target/release
     tests/vm/devices.sh target/release
     tests/vm/dev.sh target/release
-    tests/vm/initramfs.sh target/release 6.12
+    # makes Debian's initramfs in a root of its own
+    [ "$(id -u)" != 0 ] || tests/vm/initramfs.sh target/release 6.12
     tests/vm/try.sh target/release
 }
 
