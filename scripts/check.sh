@@ -48,7 +48,7 @@ vm() {
     tests/vm/shim.sh
     SHIM_COSTS=1 tests/vm/shim.sh
     tests/vm/names.sh target/release
-    tests/vm/devices.sh target/release
+    tests/vm/devices.sh target/release 6.12.
     tests/vm/dev.sh target/release
     # makes Debian's initramfs in a root of its own
     [ "$(id -u)" != 0 ] || tests/vm/initramfs.sh target/release 6.12
