@@ -13,6 +13,7 @@ use mapdev::switch::mounts;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use super::c4_loads::unload;
 use super::daemon::{Machine, module, sorted, wait};
 
 fn mapdevctl(words: &[&str]) -> Output {
@@ -227,6 +228,7 @@ fn devices_come_and_go_on_either_side_of_a_switch() {
 #[ignore = "in the virtual machine"]
 fn a_mount_over_dev_that_was_refused_is_tried_again() {
     let machine = Machine::on_dev();
+    unload("mapdev_probe");
     // a name of the map, as something that cannot be carried: no mount tells when it goes
     let in_the_way = Path::new("/dev/mapdev-probe");
     fs::create_dir(in_the_way).unwrap();
