@@ -26,6 +26,7 @@ case ${1:-} in prereqs) exit 0 ;; esac
 chown 77 /dev/tty9
 mkdir /dev/mine && echo text >/dev/mine/file
 stat -c %i /dev/tty9 /dev/mine >/run/mark
+stat -f -c %t /dev >/run/mark-kind
 cat /proc/[0-9]*/comm >/run/mark-processes
 SCRIPT
     # beside what klibc has
