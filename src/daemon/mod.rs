@@ -86,12 +86,13 @@ pub fn run(args: &Args) -> Result<(), Fatal> {
     std::fs::create_dir_all(&config.runtime).map_err(io("make the runtime folder"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(io("start the runtime"))?;
+    // outlives the tasks: a runtime cannot be dropped by one
+    let lead = Lead::new().map_err(io("start the runtime"))?;
     runtime.block_on(async {
         let modules = tokio::task::spawn_blocking({
             let config = config.clone();
             move || read_modules(&config)
         });
-        let lead = Lead::new().map_err(io("start the runtime"))?;
         let socket = {
             let _context = lead.enter();
             open_socket(kept.socket, config.receive_buffer)
@@ -102,9 +103,15 @@ pub fn run(args: &Args) -> Result<(), Fatal> {
         let kept = [kept_by_kernel(&config), kept.map];
         let map = open_map(kept).map_err(io("make the map"))?;
         let modules = modules.await.map_err(|error| Fatal::Io("read the modules", error.into()))?;
-        Daemon::start(config, args.present, log, Given { lead, socket, map, modules }, started)?
-            .run()
-            .await
+        Daemon::start(
+            config,
+            args.present,
+            log,
+            Given { lead: &lead, socket, map, modules },
+            started,
+        )?
+        .run()
+        .await
     })
 }
 
@@ -193,8 +200,8 @@ fn read_modules(config: &Config) -> ModuleDb {
     }
 }
 
-struct Given {
-    lead: Lead,
+struct Given<'a> {
+    lead: &'a Lead,
     socket: KernelSocket,
     map: MapWriter,
     modules: ModuleDb,
@@ -218,7 +225,7 @@ impl Daemon {
         config: Config,
         present: bool,
         log: LogHandle,
-        given: Given,
+        given: Given<'_>,
         started: Instant,
     ) -> Result<Self, Fatal> {
         let io = |what| move |error| Fatal::Io(what, error);

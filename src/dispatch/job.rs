@@ -78,7 +78,10 @@ impl Job {
 
     /// The instance of the device, where the kernel would have told if it were another than the known one.
     pub(super) fn instance(&self) -> Option<u64> {
+        // who was given rights to a device was not given them to its successor, whose node may be there before
+        // the removal is handled
         let told = self.nothing_lost
+            && self.grants.is_none()
             && self.uevent.origin == Origin::Kernel
             && self.uevent.action() != Action::Add;
         let same =

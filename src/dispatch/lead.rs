@@ -1,7 +1,7 @@
 //! Who turns the loop of dispatch: one of two threads, which does most events itself. While it does one, it
 //! leaves dispatch behind; if that takes long, the other thread takes dispatch and goes on.
 //!
-//! So an event costs no change of threads, and none can hold up the others for longer than [`PATIENCE`].
+//! So an event costs no change of threads, and none can hold up the others for longer than `PATIENCE`.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,14 +31,14 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(10);
 /// What dispatch, its sockets and timers run on; its own, so that only those threads are woken for it.
 #[derive(Debug)]
 pub struct Lead {
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
 }
 
 impl Lead {
     /// # Errors
     /// When no runtime can be made.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { runtime: Builder::new_current_thread().enable_all().build()? })
+        Ok(Self { runtime: Arc::new(Builder::new_current_thread().enable_all().build()?) })
     }
 
     /// What dispatch is to wait for is made while this is held.
@@ -50,7 +50,7 @@ impl Lead {
     ///
     /// # Errors
     /// When a folder of the runtime state or a thread cannot be made.
-    pub fn start(self, parts: Parts) -> io::Result<oneshot::Receiver<io::Result<()>>> {
+    pub fn start(&self, parts: Parts) -> io::Result<oneshot::Receiver<io::Result<()>>> {
         let context = self.runtime.enter();
         let dispatch = Box::new(Dispatch::new(parts)?);
         drop(context);
@@ -60,11 +60,10 @@ impl Lead {
         let seat =
             Arc::new(Seat { left: Mutex::new(left), stands_by: AtomicBool::new(true), alarm });
         let (hands, answers) = dispatch.workers.of_lead(seat.clone());
-        let runtime = Arc::new(self.runtime);
         let (ended, end) = oneshot::channel();
         let ended = Arc::new(Mutex::new(Some(ended)));
         for (name, dispatch) in [("lead-0", Some(dispatch)), ("lead-1", None)] {
-            let (seat, runtime) = (seat.clone(), runtime.clone());
+            let (seat, runtime) = (seat.clone(), self.runtime.clone());
             let (hands, answers, ended) = (hands.clone(), answers.clone(), ended.clone());
             let leader = Leader { seat, runtime, hands, answers };
             thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -151,8 +150,10 @@ impl Seat {
             let rest = left.due.saturating_duration_since(Instant::now());
             if !rest.is_zero() {
                 left.is_set = left.dispatch.is_some() && self.set(rest);
-            } else if let Some(dispatch) = left.dispatch.take() {
+            } else if let Some(mut dispatch) = left.dispatch.take() {
                 self.stands_by.store(false, Ordering::SeqCst);
+                drop(left);
+                dispatch.taken_over();
                 return Ok(Some(dispatch));
             }
         }

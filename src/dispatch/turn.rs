@@ -112,15 +112,27 @@ impl Dispatch {
                 warn!("{} events are left: programs or disks let wait", self.open.len());
                 return Ok(Turn::Over);
             }
-            self.take_in(kept).await?;
+            if kept {
+                while let Ok(answer) = self.done.try_recv() {
+                    self.finish_batch(answer);
+                }
+                // whatever is there, and without waiting for it
+                tokio::select! {
+                    biased;
+                    taken = self.take_in() => taken?,
+                    () = std::future::ready(()) => {}
+                }
+            } else {
+                self.take_in().await?;
+            }
             if self.publisher.take_replaced() {
                 (self.keep_map)(self.publisher.map());
             }
         }
     }
 
-    /// Waits for whatever comes first; not at all, if there is something to do.
-    async fn take_in(&mut self, busy: bool) -> io::Result<()> {
+    /// Waits for whatever comes first.
+    async fn take_in(&mut self) -> io::Result<()> {
         let stopping = self.stop_by.is_some();
         let hearing = !stopping && !self.queue.is_full();
         // in no fixed order: events, answers and callers all get their turn
@@ -140,9 +152,13 @@ impl Dispatch {
             told = kernel::told(&mut self.kernel) => self.kernel_told(told),
             _ = self.stop.changed(), if !stopping => {}
             () = sweep::at(self.stop_by) => {}
-            () = std::future::ready(()), if busy => {}
         }
         Ok(())
+    }
+
+    /// An event that somebody leads with takes so long that another goes on.
+    pub(super) fn taken_over(&mut self) {
+        self.own.took(PATIENCE);
     }
 
     /// What the caller has done of it is known from here on.

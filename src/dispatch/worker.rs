@@ -152,9 +152,9 @@ impl Workers {
     pub(super) fn look(&mut self) {
         self.look = (self.under_way > 0).then(|| Instant::now() + STUCK);
         let stuck = self.at.iter().filter_map(Weak::upgrade).filter(|at| at.found_stuck()).count();
-        for _ in 0..stuck {
-            self.one_waits();
-        }
+        self.waiting += stuck;
+        // also in the place of those of which it was known that they waited for something else before
+        self.reinforce();
     }
 
     /// Who gives the jobs does one himself.
@@ -175,16 +175,19 @@ impl Workers {
         self.reinforce();
     }
 
-    /// Lets another thread work in the place of one that waits, if there is work.
+    /// Lets other threads work in the place of those that wait, if there is work.
     fn reinforce(&mut self) {
-        let threads = self.threads.load(Ordering::SeqCst);
-        let active = threads.saturating_sub(self.waiting);
         let wanted = self.under_way.saturating_sub(self.waiting).min(self.count);
-        if active < wanted
-            && threads < self.count + 2 * self.waiting_max
-            && let Err(error) = self.add(Some(IDLE))
-        {
-            warn!("cannot start a thread in the place of one that waits: {error}");
+        loop {
+            let threads = self.threads.load(Ordering::SeqCst);
+            let active = threads.saturating_sub(self.waiting);
+            if active >= wanted || threads >= self.count + 2 * self.waiting_max {
+                return;
+            }
+            if let Err(error) = self.add(Some(IDLE)) {
+                warn!("cannot start a thread in the place of one that waits: {error}");
+                return;
+            }
         }
     }
 }
@@ -226,12 +229,13 @@ impl Waits {
     fn found_stuck(&self) -> bool {
         let mut at = self.at();
         let long = at.since.is_some_and(|since| since.elapsed() >= STUCK);
-        if !long || self.told.swap(true, Ordering::Relaxed) {
+        if !long || at.stuck {
             return false;
         }
         at.stuck = true;
+        // one that waits for a program as well is counted twice, which keeps a spare thread for a while
         self.paused.fetch_add(1, Ordering::SeqCst);
-        true
+        !self.told.swap(true, Ordering::Relaxed)
     }
 
     fn at(&self) -> MutexGuard<'_, At> {

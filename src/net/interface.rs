@@ -62,7 +62,10 @@ impl Interfaces {
     pub fn get(&mut self, index: u32) -> io::Result<Interface> {
         let mut message = Message::new(Verb::Get, index);
         message.number(EXTENT, SKIP_STATISTICS);
-        let reply = self.0.ask(message)?;
+        let reply = match self.0.ask(message.clone()) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => self.0.ask(message)?,
+            reply => reply?,
+        };
         let reply = reply.ok_or_else(|| io::Error::other("an answer about a link wanted"))?;
         let address = |kind| reply.attribute(kind).and_then(HardwareAddress::from_bytes);
         let info = reply.attribute(LINK_INFO).unwrap_or_default();

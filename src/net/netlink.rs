@@ -160,7 +160,7 @@ impl Link {
         Ok(Self { socket, sequence: 0, answer: Vec::with_capacity(ANSWER_MAX) })
     }
 
-    /// Sends a request; gives the link that comes back, if one does before it is acknowledged.
+    /// Sends a request; an answer that there is no room for is `InvalidData`, and there is room for the next. Gives the link that comes back, if one does before it is acknowledged.
     pub(super) fn ask(&mut self, message: Message) -> io::Result<Option<Reply>> {
         self.sequence = self.sequence.wrapping_add(1);
         let acknowledged = message.is_acknowledged();
@@ -173,8 +173,11 @@ impl Link {
         for _ in 0..STRAY_LIMIT {
             self.answer.clear();
             let length = self.socket.recv(&mut self.answer, libc::MSG_TRUNC)?;
-            let mut rest =
-                self.answer.get(..length).ok_or_else(|| io::Error::from(ErrorKind::InvalidData))?;
+            if length > self.answer.len() {
+                self.answer.reserve(length);
+                return Err(ErrorKind::InvalidData.into());
+            }
+            let mut rest = self.answer.as_slice();
             while let Some((kind, sequence, body)) = split(&mut rest) {
                 if sequence != self.sequence {
                     continue;

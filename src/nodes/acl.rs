@@ -6,7 +6,7 @@ use std::io;
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 use rustix::io::Errno;
 
-use super::devtmpfs::Node;
+use super::devtmpfs::{Node, is_gone};
 
 const ATTRIBUTE: &str = "system.posix_acl_access";
 const VERSION: [u8; 4] = 2_u32.to_le_bytes();
@@ -40,7 +40,10 @@ struct Entry {
 /// # Errors
 /// When the system refuses, or the file system keeps no lists.
 pub fn grant(node: &Node, user: Option<u32>) -> io::Result<()> {
-    let path = node.handle()?;
+    let path = match node.handle() {
+        Err(error) if is_gone(error) => return Ok(()),
+        path => path?,
+    };
     let mut bytes = [0; LIMIT];
     let before = match getxattr(&path, ATTRIBUTE, &mut bytes) {
         Ok(length) => Some(bytes.get(..length).unwrap_or_default()),

@@ -146,6 +146,10 @@ impl Node {
                 self.handle().and_then(|handle| fs::chmod(handle, Mode::from_raw_mode(mode)));
             changed.map_err(|error| failed("change the mode", error))
         };
+        if changed && self.fd().is_err_and(is_gone) {
+            // its successor's own event settles that
+            return Ok(Settled { permissions: shall, changed });
+        }
         // rights are taken away first and given last: no moment is too open
         let narrower = shall.mode & is.mode & 0o777;
         if narrower != is.mode & 0o777 {
@@ -185,7 +189,7 @@ impl Node {
             let set = self
                 .handle()
                 .and_then(|handle| fs::setxattr(handle, name, &value, XattrFlags::empty()));
-            set.err().map(|error| failed(module, &error))
+            set.err().filter(|error| !is_gone(*error)).map(|error| failed(module, &error))
         };
         labels.iter().filter_map(set).collect()
     }
@@ -213,6 +217,11 @@ impl Node {
         compare(Attribute::Mode, mode, is.mode & 0o777, true);
         found
     }
+}
+
+/// Whether the node went, or another came in its place, since it was found.
+pub(super) fn is_gone(error: Errno) -> bool {
+    matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::STALE)
 }
 
 /// What a decision makes of what is there: undecided attributes stay.

@@ -1,5 +1,8 @@
 //! The daemon's end.
 
+use std::fs;
+use std::process::Command;
+
 use rustix::process::Signal;
 
 use crate::bus::Bus;
@@ -31,5 +34,21 @@ fn what_came_before_sigterm_is_handled_before_the_end() {
         numbers.sort_unstable();
         let (got, sent) = (numbers.len(), machine.sent());
         assert!(numbers.into_iter().eq(1..=sent), "{got} of {sent} announced");
+    });
+}
+
+#[test]
+fn a_start_that_fails_says_what_was_tried_and_why() {
+    private(module_path!(), "a_start_that_fails_says_what_was_tried_and_why", |machine| {
+        let file = machine.top.join("file");
+        fs::write(&file, "").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mapdevd"));
+        command.args(["--mode", "shadow", "--bus", "none"]).arg("--root").arg(&machine.root);
+        command.arg("--sysfs").arg(machine.sysfs.root()).arg("--dev").arg(&machine.place.dev);
+        command.arg("--runtime").arg(&machine.place.runtime).arg("--records").arg(file.join("x"));
+        let output = command.env_remove("JOURNAL_STREAM").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("cannot start dispatch: "), "{said}");
     });
 }

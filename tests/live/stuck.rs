@@ -12,8 +12,10 @@ use crate::listen::Listener;
 use crate::machine::private;
 use crate::sysfs::Device;
 
-/// Has what is above a device read.
-const RULES: &str = "SUBSYSTEM==\"live\", SUBSYSTEMS==\"nobody\", ENV{ID_NEVER}=\"1\"\n";
+/// Has a program run, for longer than whoever waits for it keeps his place, and then what is above a device
+/// read.
+const RULES: &str = "SUBSYSTEM==\"live\", DEVPATH==\"/devices/stuck/*\", PROGRAM=\"/bin/sleep 0.02\"\n\
+    SUBSYSTEM==\"live\", SUBSYSTEMS==\"nobody\", ENV{ID_NEVER}=\"1\"\n";
 
 /// More than there are threads at first: two that lead, and two that work.
 const STUCK: usize = 6;
