@@ -108,6 +108,18 @@ impl Sysfs {
         Some(value.into())
     }
 
+    /// Whether an attribute that cannot be read is not there, or not for us; else something is in its place.
+    #[must_use]
+    pub fn is_absent(&self, devpath: &[u8], name: &[u8]) -> bool {
+        let below = name.iter().position(|byte| *byte != b'/').unwrap_or(name.len());
+        match fs::symlink_metadata(self.syspath(devpath).join(OsStr::from_bytes(&name[below..]))) {
+            Ok(meta) => meta.is_file() && meta.mode() & Mode::RUSR.bits() == 0,
+            Err(error) => {
+                matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
+            }
+        }
+    }
+
     /// The first `limit` bytes of a binary attribute such as `descriptors`.
     #[must_use]
     pub fn bytes(&self, devpath: &[u8], name: &[u8], limit: u64) -> Option<Vec<u8>> {

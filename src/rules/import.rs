@@ -201,7 +201,7 @@ fn text_of(said: &mut Vec<u8>) {
     said.truncate(said.iter().position(|byte| *byte == 0).unwrap_or(said.len()));
 }
 
-/// `KEY=value` or `KEY="value"`; `None` for a comment, an empty value, or quotes that are no pair.
+/// `KEY=value` or `KEY="value"`; `None` for a comment, no value (`""` is one), or quotes that are no pair.
 fn property(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let line = trimmed(line);
     if line.first().is_none_or(|byte| *byte == b'#') {
@@ -209,12 +209,15 @@ fn property(line: &[u8]) -> Option<(&[u8], &[u8])> {
     }
     let at = line.iter().position(|byte| *byte == b'=')?;
     let (key, value) = (trimmed(&line[..at]), trimmed(&line[at + 1..]));
+    if key.is_empty() || value.is_empty() {
+        return None;
+    }
     let value = match value {
         [open @ (b'"' | b'\''), inner @ .., close] if open == close => inner,
         [b'"' | b'\'', ..] => return None,
         plain => plain,
     };
-    (!key.is_empty() && !value.is_empty()).then_some((key, value))
+    Some((key, value))
 }
 
 fn trimmed(text: &[u8]) -> &[u8] {
@@ -252,7 +255,8 @@ mod tests {
         assert_eq!(read("  A = b c  ").unwrap(), "A=b c");
         assert_eq!(read("A=\"b \"").unwrap(), "A=b ");
         assert_eq!(read("A='b=\"c'").unwrap(), "A=b=\\\"c");
-        for none in ["", "  # A=b", "A", "A=", "=b", "A=\"b", "A=\"b'", "A=\"", "A=\"\""] {
+        assert_eq!((read("A=\"\"").unwrap(), read("A=''").unwrap()), ("A=".into(), "A=".into()));
+        for none in ["", "  # A=b", "A", "A=", "=b", "A=\"b", "A=\"b'", "A=\""] {
             assert_eq!(read(none), None, "{none}");
         }
     }

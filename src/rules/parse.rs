@@ -145,7 +145,7 @@ fn piece(pair: &Pair<'_>, names: &Names, flaws: &mut Vec<Flaw>) -> Result<Piece,
         (Key::Tags, _) => up(ParentSubject::Tag),
         (Key::Test, _) => test(pair, operator, flaws)?,
         (Key::Program, _) => {
-            What::Program { command: template(pair, flaws), negated: operator == Operator::Unmatch }
+            What::Program { command: template(pair, flaws), negated: negated(pair, operator) }
         }
         (Key::Import, _) => import(pair, operator, flaws)?,
         (Key::Result, _) => What::Result(matcher(pair, operator)),
@@ -189,6 +189,11 @@ fn matcher(pair: &Pair<'_>, operator: Operator) -> Matcher {
         nocase: pair.nocase,
         keeps_blanks: pair.value.last().is_none_or(|byte| is_blank(*byte)),
     }
+}
+
+/// Where there is no text to compare, `?*` turns the comparison round all the same, as under udev 252.
+fn negated(pair: &Pair<'_>, operator: Operator) -> bool {
+    (operator == Operator::Unmatch) != (pair.value == b"?*")
 }
 
 fn attribute_name(pair: &Pair<'_>) -> AttributeName {
@@ -238,12 +243,12 @@ fn test(pair: &Pair<'_>, operator: Operator, flaws: &mut Vec<Flaw>) -> Result<Wh
             Flaw::error(pair.attribute_at.clone(), what)
         })?),
     };
-    Ok(What::Test { path: template(pair, flaws), mask, negated: operator == Operator::Unmatch })
+    Ok(What::Test { path: template(pair, flaws), mask, negated: negated(pair, operator) })
 }
 
 fn import(pair: &Pair<'_>, operator: Operator, flaws: &mut Vec<Flaw>) -> Result<What, Flaw> {
     const KINDS: [&str; 6] = ["program", "builtin", "file", "db", "cmdline", "parent"];
-    let negated = operator == Operator::Unmatch;
+    let negated = negated(pair, operator);
     let import = match pair.attribute.unwrap_or_default() {
         b"file" => Import::File(template(pair, flaws)),
         b"program" => match Builtin::of_command(&pair.value) {

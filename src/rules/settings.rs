@@ -99,9 +99,10 @@ fn log_level(text: &[u8]) -> Option<Option<u8>> {
     u8::try_from(number).ok().filter(|level| *level <= 7).map(Some)
 }
 
-/// Permission bits in octal, up to 7777.
+/// Permission bits in octal, up to 7777; blanks may stand before them.
 #[must_use]
 pub fn octal(text: &[u8]) -> Option<u32> {
+    let text = text.trim_ascii_start();
     let valid = !text.is_empty() && text.iter().all(|byte| matches!(byte, b'0'..=b'7'));
     let text = std::str::from_utf8(text).ok().filter(|_| valid)?;
     u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777)
@@ -187,5 +188,6 @@ mod tests {
     fn modes_are_octal_and_have_twelve_bits() {
         assert_eq!((octal(b"0660"), octal(b"7777")), (Some(0o660), Some(0o7777)));
         assert_eq!((octal(b"10000"), octal(b"8"), octal(b"")), (None, None, None));
+        assert_eq!((octal(b" \t0640"), octal(b"0640 "), octal(b" ")), (Some(0o640), None, None));
     }
 }

@@ -111,14 +111,18 @@ impl Event<'_> {
         Ok(value)
     }
 
-    /// The attribute that `[subsystem/kernel]attribute` speaks of, empty if the device has none;
-    /// `None` without such a device, or if the text has another form.
+    /// The attribute that `[subsystem/kernel]attribute` speaks of, empty if the device has none or does not
+    /// show it; `None` without such a device, if it is no file, or if the text has another form.
     pub(super) fn elsewhere(&self, text: &[u8]) -> Option<Vec<u8>> {
         let (devpath, attribute) = self.device.sysfs().elsewhere(text)?;
         if attribute.is_empty() {
             return None;
         }
-        let value = self.device.sysfs().attribute(&devpath, attribute).unwrap_or_default();
+        let sysfs = self.device.sysfs();
+        let value = match sysfs.attribute(&devpath, attribute) {
+            None if sysfs.is_absent(&devpath, attribute) => Box::default(),
+            value => value?,
+        };
         Some(value.iter().take(NAME_MAX).copied().collect())
     }
 }

@@ -130,8 +130,9 @@ fn matching(random: &mut Random) -> String {
         20 => compare(random, "TAGS", "ported"),
         21 => compare(random, "RESULT", "x"),
         22 => {
-            let mask = one(random, &["", "", "{0400}", "{0111}"]);
-            let path = one(random, &["size", "none", "*/rotational", "$env{A}", "queue", "/sys"]);
+            let mask = one(random, &["", "", "{0400}", "{0111}", "{ 0444}"]);
+            let path =
+                one(random, &["size", "none", "*/rotational", "$env{A}", "queue", "/sys", "?*"]);
             format!("TEST{mask}{}\"{path}\"", one(random, &["==", "!="]))
         }
         _ => asking(random),
@@ -143,17 +144,23 @@ fn asking(random: &mut Random) -> String {
     let operator = one(random, &["=", "==", "!="]);
     match random.below(9) {
         0 => format!("PROGRAM{operator}\"/bin/echo {}\"", value(random).replace('\\', "")),
-        1 => format!("PROGRAM{operator}\"/bin/{}\"", one(random, &["true", "false", "none"])),
+        1 => format!(
+            "PROGRAM{operator}\"/bin/{}\"",
+            one(random, &["true", "false", "none", "false"])
+        ),
         2 => format!("IMPORT{{file}}{operator}\"/run/{}\"", one(random, &["props", "none"])),
-        3 => format!("IMPORT{{db}}{operator}\"{}\"", one(random, &["A", "OLD", "NONE"])),
+        3 => format!("IMPORT{{db}}{operator}\"{}\"", one(random, &["A", "OLD", "NONE", "?*"])),
         4 | 7 | 8 => format!(
             "IMPORT{{parent}}{operator}\"{}\"",
             one(random, &["ID_*", "DEVT*", "DEVT*", "NO"])
         ),
-        5 => format!("IMPORT{{cmdline}}{operator}\"{}\"", one(random, &["quiet", "surely_not"])),
+        5 => format!(
+            "IMPORT{{cmdline}}{operator}\"{}\"",
+            one(random, &["quiet", "surely_not", "?*"])
+        ),
         _ => format!(
             "IMPORT{{program}}{operator}\"/bin/echo A={}\"",
-            one(random, &["x", "1", "$env{B}"])
+            one(random, &["x", "1", "$env{B}", "''"])
         ),
     }
 }
@@ -170,7 +177,8 @@ fn assigning(random: &mut Random) -> String {
             format!("GROUP{}\"{group}\"", set(random, &["=", "=", ":="]))
         }
         2 => {
-            let mode = one(random, &["0640", "0600", "4711", "x", "$attr{[misc/a!b0]mode}"]);
+            let mode =
+                one(random, &["0640", "0600", " 0644", "4711", "x", "$attr{[misc/a!b0]mode}"]);
             format!("MODE{}\"{mode}\"", set(random, &["=", "=", ":="]))
         }
         3..=6 => {

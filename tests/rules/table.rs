@@ -278,7 +278,11 @@ fn begin(case: &Case, tree: &Tree) {
         "E:ID_PORT=1\nE:ID_EMPTY=\nG:gone\nG:ported\nQ:ported\nV:1\n",
     )
     .unwrap();
-    fs::write("/run/props", "# c\n A = b c \nQ=\"q \"\nS='s'\nBAD='x\nE=\nLAST=1").unwrap();
+    fs::write(
+        "/run/props",
+        "# c\n A = b c \nQ=\"q \"\nS='s'\nBAD='x\nE=\nEMPTY=\"\"\nNO=''\nLAST=1",
+    )
+    .unwrap();
     fs::write("/etc/udev/rules.d/50-test.rules", &case.rules).unwrap();
     tree.reset();
     fs::write(TTL, "64").unwrap();
