@@ -6,10 +6,13 @@ use std::ffi::OsString;
 use std::fs::{self, DirEntry, File};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::problem::{Problem, Severity};
+
+/// The number of `/dev/null`, as `makedev(3)` packs it.
+const NULL: u64 = 1 << 8 | 3;
 
 /// Who has more files of one kind than this has no more of them.
 const FILES_LIMIT: usize = 10_000;
@@ -60,7 +63,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Box<Problem>> {
     let unreadable = |error: io::Error| whole(format!("cannot be read: {error}"));
     // a fifo would wait for a writer
     let meta = fs::metadata(path).map_err(unreadable)?;
-    if meta.file_type().is_char_device() {
+    if meta.file_type().is_char_device() && meta.rdev() == NULL {
         return Ok(Vec::new());
     }
     if !meta.is_file() {

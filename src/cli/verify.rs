@@ -29,6 +29,9 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
     let (links, paths): (Vec<_>, Vec<_>) =
         args.files.iter().cloned().partition(|path| is_link(path));
     let all = args.files.is_empty();
+    if all && !args.root.is_dir() {
+        return Err(Failure::failed(format!("{} is no folder", args.root.display())));
+    }
     let (mut texts, mut problems) = if all { files::texts(&args.root) } else { read(&paths) };
     let names = Names::load(&args.root);
     let mut rules = Rules::default();

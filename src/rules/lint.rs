@@ -56,6 +56,12 @@ fn alone(token: &Token) -> Option<String> {
         Subject::Kernel if none(&|text| text.is_empty()) => {
             "this never holds: each device has a name".to_owned()
         }
+        Subject::Kernel if none(&|text| text.starts_with(b"/")) => {
+            "this never holds: the kernel's names are without `/dev/`".to_owned()
+        }
+        Subject::Tag if none(&|text| text.contains(&b' ') && !text.contains(&b'[')) => {
+            "this never holds: tags have no blanks, and alternatives are divided by `|`".to_owned()
+        }
         Subject::Kernel if none(&|text| text.contains(&b'!') && !text.contains(&b'[')) => {
             "this never holds: `!` in the kernel's name is compared as `/`".to_owned()
         }
@@ -148,6 +154,8 @@ mod tests {
             r#"ENV{DEVNAME}=="sda""#,
             r#"KERNEL=="a", KERNEL=="b|c""#,
             r#"SUBSYSTEM=="net", SUBSYSTEM!="n*""#,
+            r#"KERNEL=="/dev/sda""#,
+            r#"TAG=="seat uaccess""#,
             r#"ATTRS{a}=="1", ATTRS{a}=="2""#,
         ] {
             assert_eq!(doubts(&format!("{never}, TAG+=\"x\"")).len(), 1, "{never}");

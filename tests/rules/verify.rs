@@ -38,6 +38,20 @@ fn mistakes_are_told_by_place_and_errors_fail() {
 }
 
 #[test]
+fn what_holds_no_rules_is_no_success() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, said) in [
+        (&["--root", "/nonexistent"][..], "/nonexistent is no folder"),
+        (&["/dev/zero"], "/dev/zero: error: a regular file wanted"),
+    ] {
+        let output = verify(arguments, folder.path());
+        let told = shown(&output.stdout) + &shown(&output.stderr);
+        assert!(output.status.code() == Some(1) && told.contains(said), "{told}");
+    }
+    assert!(verify(&["/dev/null"], folder.path()).status.success());
+}
+
+#[test]
 fn warnings_alone_do_not_fail_and_json_says_the_same() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.rules"), "ACTION==\"added\", TAG+=\"x\"\n").unwrap();
