@@ -83,6 +83,8 @@ pub(super) fn blkid(kit: &Kit, call: &Call<'_>) -> Ran<Vec<Pair>> {
         Err(failed) => failed,
     };
     let mark = match failed {
+        // as under udev, a disk that is not there has nothing on it
+        Failed::Absent(_) => return Ran::Done(Vec::new()),
         Failed::NoNode(_) | Failed::Refused(_) => return Ran::Failed,
         Failed::NoHelper(_) => None,
         Failed::TimeUp(_) => Some("time-up"),
@@ -250,7 +252,16 @@ fn character(text: &[u8]) -> Option<Length> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::*;
+    use crate::device::Sysfs;
+    use crate::probe::Probe;
+    use crate::uevent::{Action, Origin, Uevent};
 
     fn shown(text: Vec<u8>) -> String {
         String::from_utf8(text).unwrap()
@@ -272,6 +283,34 @@ mod tests {
             assert_eq!(shown(plain(value)), safe);
             assert_eq!(shown(encoded(value, safe.as_bytes())), encoding);
         }
+    }
+
+    #[test]
+    fn a_disk_that_is_not_there_has_nothing_on_it() {
+        let dev = tempfile::tempdir().unwrap();
+        let pairs = [
+            (b"SUBSYSTEM".as_slice(), b"block".as_slice()),
+            (b"DEVNAME", b"x/sda"),
+            (b"MAJOR", b"8"),
+            (b"MINOR", b"0"),
+        ];
+        let uevent = Uevent::synthetic(Origin::Coldplug, Action::Add, b"/devices/sda", 1, &pairs);
+        let device = Device::new(Sysfs::new(dev.path()), Arc::new(uevent));
+        let probe = Probe::new("/nonexistent", dev.path(), Duration::from_secs(60));
+        let kit = Kit::below(Path::new("/"), dev.path()).probing(probe);
+        let call = Call { device: &device, properties: &[], words: &[b"blkid".to_vec()] };
+        let ran = || format!("{:?}", blkid(&kit, &call));
+        let (folder, node) = (dev.path().join("x"), dev.path().join("x/sda"));
+        assert_eq!(ran(), "Done([])", "no node");
+        fs::create_dir(&folder).unwrap();
+        symlink("/nonexistent", &node).unwrap();
+        assert_eq!(ran(), "Done([])", "a link is no node");
+        fs::remove_file(&node).unwrap();
+        fs::write(&node, "").unwrap();
+        assert_eq!(ran(), "Done([])", "nor is a file");
+        fs::remove_dir_all(&folder).unwrap();
+        fs::write(&folder, "").unwrap();
+        assert_eq!(ran(), "Failed", "what cannot be looked for is no answer");
     }
 
     #[test]

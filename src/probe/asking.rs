@@ -2,13 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, major, minor, open};
+use rustix::io::Errno;
 use tracing::warn;
 
 use super::facts::{Disk, Facts};
@@ -43,7 +43,7 @@ impl Task {
     /// Opens what the helper gets. Without the whole disk, it does not hear of it.
     fn open(&mut self) -> Result<Vec<File>, Failed> {
         let device = open_node(&self.dev, &self.device);
-        let mut files = vec![device.map_err(|error| Failed::NoNode(error.to_string()))?];
+        let mut files = vec![device?];
         files.extend(self.disk.as_ref().and_then(|disk| open_node(&self.dev, disk).ok()));
         if files.len() == 2 {
             files.extend(self.slaves.as_ref().and_then(|path| File::open(path).ok()));
@@ -57,17 +57,22 @@ impl Task {
     }
 }
 
-fn open_node(dev: &Path, disk: &Disk) -> io::Result<File> {
+fn open_node(dev: &Path, disk: &Disk) -> Result<File, Failed> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let path = dev.join(OsStr::from_bytes(&disk.name));
-    let file = File::from(open(path, flags | OFlags::NOFOLLOW, Mode::empty())?);
-    let stat = fstat(&file)?;
+    let failed = |error: Errno| {
+        let absent = matches!(error, Errno::NOENT | Errno::NXIO | Errno::NODEV | Errno::LOOP);
+        let failed = if absent { Failed::Absent } else { Failed::NoNode };
+        failed(error.to_string())
+    };
+    let file = open(path, flags | OFlags::NOFOLLOW, Mode::empty()).map_err(failed)?;
+    let stat = fstat(&file).map_err(failed)?;
     let number = (major(stat.st_rdev), minor(stat.st_rdev));
     let block = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
     if block && number == (disk.major, disk.minor) {
-        Ok(file)
+        Ok(File::from(file))
     } else {
-        Err(io::Error::other("the node is another device's"))
+        Err(Failed::Absent("the node is another device's".to_owned()))
     }
 }
 

@@ -33,6 +33,8 @@ const HELPERS_MAX: usize = 64;
 pub enum Failed {
     /// The device has no node that can be opened.
     NoNode(String),
+    /// What is at the node's place is not there, or is not the device: it comes or goes just now.
+    Absent(String),
     /// libblkid gave no finding.
     Refused(Refusal),
     /// Neither the device nor its contents answered in time; who read it was ended.
@@ -46,7 +48,9 @@ pub enum Failed {
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoNode(what) => write!(f, "the device cannot be opened: {what}"),
+            Self::NoNode(what) | Self::Absent(what) => {
+                write!(f, "the device cannot be opened: {what}")
+            }
             Self::Refused(Refusal::Hint) => write!(f, "libblkid knows no such hint"),
             Self::Refused(Refusal::Device) => write!(f, "libblkid cannot use the device"),
             Self::Refused(Refusal::Contents) => {
