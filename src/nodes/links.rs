@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
+use crate::siphash;
 use crate::uevent::Devnum;
 
 /// How the name of a link or node ends that is not at its place yet.
@@ -98,8 +99,9 @@ pub fn point(dev: &Path, name: &[u8], target: &[u8]) -> io::Result<()> {
     if let Some(folder) = link.parent() {
         fs::create_dir_all(folder)?;
     }
-    let mut temporary = link.clone().into_os_string();
-    temporary.push(UNFINISHED);
+    // the link's own name may be as long as a name can be
+    let temporary = format!("{:016x}{UNFINISHED}", siphash::hash([0; 2], name));
+    let temporary = link.with_file_name(temporary);
     drop(fs::remove_file(&temporary));
     symlink(text, &temporary)?;
     fs::rename(&temporary, &link).inspect_err(|_| drop(fs::remove_file(&temporary)))
@@ -185,6 +187,17 @@ mod tests {
         remove(dev.path(), b"disk/by-id/x").unwrap();
         assert!(!dev.path().join("disk/by-id").exists());
         assert!(dev.path().join("disk/by-path/y").is_symlink());
+    }
+
+    #[test]
+    fn a_name_may_be_as_long_as_the_kernel_allows() {
+        let dev = tempfile::tempdir().unwrap();
+        let name = [b"disk/".as_slice(), &[b'x'; 255]].concat();
+        for node in ["sda", "sdb"] {
+            point(dev.path(), &name, node.as_bytes()).unwrap();
+            assert_eq!(target(dev.path(), &name).as_deref(), Some(node.as_bytes()));
+        }
+        assert_eq!(fs::read_dir(dev.path().join("disk")).unwrap().count(), 1);
     }
 
     #[test]
