@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -201,6 +202,12 @@ fn distance(left: &str, right: &str) -> usize {
         rows.push(row);
     }
     rows.last().and_then(|row| row.last()).copied().unwrap_or(0)
+}
+
+/// The same error, with the path that it is about.
+#[must_use]
+pub fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `mapdevctl event`: one event from start to end, without a daemon.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -96,6 +96,13 @@ fn gone(root: &Path, device: &Path) -> Option<Vec<u8>> {
     parse::is_devpath(&devpath).then_some(devpath)
 }
 
+fn unhandled(error: &io::Error) -> Failure {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    let refused = matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem);
+    let exit = if refused { Exit::Refused } else { Exit::Failed };
+    Failure::new(exit, escape::text(&format!("cannot handle the event: {error}")))
+}
+
 pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
     let uevent = uevent(args)?;
     let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
@@ -109,8 +116,7 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
     };
     // what programs make is readable, whoever started us
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let handled = foreground::handle(&config, &uevent)
-        .map_err(|error| Failure::failed(format!("cannot handle the event: {error}")))?;
+    let handled = foreground::handle(&config, &uevent).map_err(|error| unhandled(&error))?;
     if output.is_json() {
         output.json(&json!({
             "action": action_name(args.action),
@@ -121,7 +127,7 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
     } else {
         for problem in &handled.problems {
             // where standard error is closed too, the exit code still tells
-            let _ = writeln!(std::io::stderr(), "mapdevctl: {}", escape::text(problem));
+            let _ = writeln!(io::stderr(), "mapdevctl: {}", escape::text(problem));
         }
     }
     if handled.failed {

@@ -17,6 +17,7 @@ use crate::modules::ModuleDb;
 use crate::nodes::contest::{self, Claimant};
 use crate::nodes::disk::{self, DiskLock, Locking};
 use crate::nodes::stack::Stack;
+use crate::problem::at;
 use crate::rules::decision::Run;
 use crate::uevent::{Action, Origin, Uevent};
 
@@ -46,7 +47,7 @@ pub fn handle(config: &Config, uevent: &Uevent) -> io::Result<Handled> {
     let uevent = Arc::new(uevent);
     let device = Device::new(Sysfs::new(&config.sysfs), uevent.clone());
     let lock = lock(&config, &device)?;
-    let hands = Hands::new(&config)?;
+    let hands = Hands::new(&config).map_err(|error| at(&config.records_folder(), &error))?;
     let before = hands.records.read(device.id()).unwrap_or_default().links;
     let now = Instant::now();
     let job = Job {

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::ioctl::{NoArg, Opcode, ioctl};
 
 use crate::device::{Device, Sysfs, last_element};
+use crate::problem::at;
 
 /// `BLKRRPART` of `include/uapi/linux/fs.h`.
 const REREAD_PARTITIONS: Opcode = 0x125f;
@@ -42,16 +43,18 @@ pub enum Locking {
 /// When the system refuses to open the disk, or to lock it.
 pub fn lock(device: &Device, dev: &Path) -> io::Result<Locking> {
     let Some(name) = whole(device) else { return Ok(Locking::None) };
-    let held = match open_quietly(&dev.join(OsStr::from_bytes(&name))) {
-        Err(Errno::NOENT | Errno::NODEV | Errno::NXIO | Errno::NOMEDIUM) => {
+    let node = dev.join(OsStr::from_bytes(&name));
+    let held = match open_quietly(&node) {
+        // a link at the node's place leads to what is not this disk
+        Err(Errno::NOENT | Errno::NODEV | Errno::NXIO | Errno::NOMEDIUM | Errno::LOOP) => {
             return Ok(Locking::None);
         }
-        held => held?,
+        held => held.map_err(|error| at(&node, &error.into()))?,
     };
     match flock(&held, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(Locking::Held(DiskLock { _held: held })),
         Err(Errno::WOULDBLOCK) => Ok(Locking::Busy),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(at(&node, &error.into())),
     }
 }
 
@@ -184,6 +187,8 @@ mod tests {
         assert!(matches!(lock(&stacked, &dev).unwrap(), Locking::None));
         let gone = device(&sysfs, b"/devices/sdb", b"sdb", b"disk");
         assert!(matches!(lock(&gone, &dev).unwrap(), Locking::None));
+        std::os::unix::fs::symlink("sda", dev.join("sdb")).unwrap();
+        assert!(matches!(lock(&gone, &dev).unwrap(), Locking::None), "a link is no disk");
     }
 
     #[test]
