@@ -9,8 +9,8 @@ use super::{
 };
 
 const AFTER_HELP: &str = "\
-A DEVICE is a node (/dev/sda, or sda for short), a link to one, a path below /sys, or a device \
-number with its kind (b8:0, c10:200).
+A DEVICE is a node (/dev/sda, or sda for short), a link to one, a path below /sys or as the kernel \
+tells it (/devices/...), or a device number with its kind (b8:0, c10:200).
 
 On a terminal, output is a table with a heading. In a pipe there is no heading, and columns are \
 separated by one tab. Control characters in the names of devices are shown as \\xHH. With --json, \

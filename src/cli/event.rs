@@ -10,7 +10,7 @@ use serde_json::json;
 use super::escape;
 use super::failure::{Exit, Failure};
 use super::output::Output;
-use super::test::{action, devpath};
+use super::test::{action, below, devpath};
 use super::values;
 use crate::config::Config;
 use crate::device::Sysfs;
@@ -20,7 +20,8 @@ use crate::uevent::{Action, Origin, Uevent, action_name, parse};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A path below /sys, a node, or a link to one; of a device that has gone, its path below /sys
+    /// A node, a link to one, a path below /sys or as the kernel tells it (/devices/...), or a number such as
+    /// c10:200; of a device that has gone, the path
     device: PathBuf,
 
     /// What happens to the device
@@ -89,10 +90,9 @@ fn uevent(args: &Args) -> Result<Uevent, Failure> {
     Ok(synthetic(&devpath, &given))
 }
 
-/// The devpath that a path below sysfs stands for, if nothing is there.
+/// The devpath that a path of sysfs stands for, if nothing is there.
 fn gone(root: &Path, device: &Path) -> Option<Vec<u8>> {
-    let below = device.strip_prefix("/sys").or_else(|_| device.strip_prefix(root)).ok()?;
-    let devpath = [b"/", below.as_os_str().as_bytes()].concat();
+    let devpath = [b"/", below(root, device)?.as_os_str().as_bytes()].concat();
     parse::is_devpath(&devpath).then_some(devpath)
 }
 

@@ -30,9 +30,12 @@ use crate::uevent::{Action, action_name};
 /// Where udev remembers devices.
 pub(super) const RECORDS: &str = "/run/udev/data";
 
+/// Where in sysfs is what the kernel tells of.
+const TOLD: [&str; 7] = ["devices", "module", "bus", "class", "firmware", "fs", "kernel"];
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A node, a link to one, or a path below /sys
+    /// A node, a link to one, a path below /sys or as the kernel tells it, or a number such as c10:200
     device: PathBuf,
 
     /// What happens to the device
@@ -105,15 +108,17 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
     ended.map_err(|failed| Failure::failed(format!("the rules ended early: {failed}")))
 }
 
-/// The device below sysfs that a path there, a node or a link to one stands for.
+/// The device below sysfs that a path there, a devpath, a node, a link to one or a device's id stands for.
 pub(super) fn devpath(sysfs: &Sysfs, root: &Path, device: &Path) -> Option<Vec<u8>> {
-    let below = device.strip_prefix("/sys").or_else(|_| device.strip_prefix(root));
-    if let Ok(below) = below {
+    if let Some(below) = below(root, device) {
         let path = fs::canonicalize(root.join(below)).ok()?;
         let below = path.strip_prefix(fs::canonicalize(root).ok()?).ok()?.to_owned();
         return Some([b"/", below.as_os_str().as_bytes()].concat());
     }
-    let meta = fs::metadata(Path::new("/dev").join(device)).ok()?;
+    let Ok(meta) = fs::metadata(Path::new("/dev").join(device)) else {
+        let found = Device::by_id(sysfs, device.as_os_str().as_bytes())?;
+        return Some(found.uevent().devpath().to_vec());
+    };
     let kind = match meta.file_type() {
         kind if kind.is_block_device() => "block",
         kind if kind.is_char_device() => "char",
@@ -121,6 +126,13 @@ pub(super) fn devpath(sysfs: &Sysfs, root: &Path, device: &Path) -> Option<Vec<u
     };
     let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
     sysfs.follow(format!("/dev/{kind}/{major}:{minor}").as_bytes())
+}
+
+/// What a path of sysfs, or a devpath as the kernel tells it, names below the root of sysfs.
+pub(super) fn below<'a>(root: &Path, device: &'a Path) -> Option<&'a Path> {
+    let below = device.strip_prefix("/sys").or_else(|_| device.strip_prefix(root));
+    let told = |path: &&Path| TOLD.iter().any(|folder| path.starts_with(folder));
+    below.ok().or_else(|| device.strip_prefix("/").ok().filter(told))
 }
 
 fn document(device: &Device, properties: &[Pair], decision: &Decision) -> Value {

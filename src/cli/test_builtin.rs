@@ -23,7 +23,7 @@ pub struct Args {
     /// The builtin, with its options as in a rule: "hwdb --subsystem=usb"
     command: String,
 
-    /// A node, a link to one, or a path below /sys
+    /// A node, a link to one, a path below /sys or as the kernel tells it, or a number such as c10:200
     device: PathBuf,
 
     /// Look for the hardware database and .link files below this folder

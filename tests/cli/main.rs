@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bus;
+mod device;
 #[path = "../modules/elf.rs"]
 mod elf;
 mod fake;

@@ -297,7 +297,7 @@ fn a_device_that_sysfs_no_longer_has_is_removed_as_by_systemd_udevd() {
             fs::rename(&folder, away).unwrap();
             node(&remove);
             let mut command = Command::new(env!("CARGO_BIN_EXE_mapdevctl"));
-            command.args(["event", "--action", "remove", &format!("/sys{devpath}")]);
+            command.args(["event", "--action", "remove", devpath]);
             let refused = command.output().unwrap();
             assert_eq!(refused.status.code(), Some(3), "it has no subsystem");
             let subsystem = format!("SUBSYSTEM={subsystem}");
