@@ -100,7 +100,12 @@ impl Hands {
         if numbered {
             problems.extend(self.claim(device, before, old, decision));
         }
-        if let Err(error) = self.records.write(device.id(), &record, old) {
+        let foreign = before.is_none() && old.is_some();
+        let index = match foreign {
+            true => self.records.enter_tags(device.id(), &record),
+            false => Ok(()),
+        };
+        if let Err(error) = index.and(self.records.write(device.id(), &record, old)) {
             problems.push(format!("cannot write the record: {error}"));
         }
         record

@@ -107,6 +107,14 @@ impl Records {
         write().inspect_err(|_| drop(fs::remove_file(&temporary)))
     }
 
+    /// Makes good what is missing in the index of tags: who wrote the record may have left it out.
+    ///
+    /// # Errors
+    /// When an entry cannot be made.
+    pub fn enter_tags(&self, id: &DeviceId, record: &Record) -> io::Result<()> {
+        self.tag(id, &[], &record.sticky_tags)
+    }
+
     /// Forgets a device, its tags first; no record is no error.
     ///
     /// # Errors
@@ -264,5 +272,19 @@ mod tests {
         assert_eq!(records.still(&id, &disk()), Some(disk()));
         fs::remove_file(dir.join("b8:1")).unwrap();
         assert_eq!(records.still(&id, &disk()), None);
+    }
+
+    #[test]
+    fn a_tag_that_is_missing_in_the_index_is_entered_again() {
+        let (_top, data) = folders();
+        let records = Records::open(&data).unwrap();
+        let id = DeviceId::from_bytes(b"b8:1").unwrap();
+        records.write(&id, &disk(), None).unwrap();
+        let entry = data.with_file_name("tags").join("seat/b8:1");
+        fs::remove_file(&entry).unwrap();
+        records.write(&id, &disk(), Some(&disk())).unwrap();
+        assert!(!entry.exists(), "what is remembered is not looked for");
+        records.enter_tags(&id, &disk()).unwrap();
+        assert!(entry.exists());
     }
 }
