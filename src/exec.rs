@@ -9,15 +9,18 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
+use rustix::io::read;
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process_group, pidfd_open, setrlimit,
+};
 use tracing::{debug, warn};
 
 use crate::config::{Config, EVENT_TIME};
@@ -36,6 +39,9 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Who waits for less than this keeps his place: a thread in it would cost more.
 pub const SHORT: Duration = Duration::from_millis(5);
+
+/// Where the sets of select(2) end (`FD_SETSIZE`): more descriptors than that a program must ask for.
+const DESCRIPTORS: u64 = 1024;
 
 /// Read from a pipe at once.
 const PIECE: usize = 4096;
@@ -146,6 +152,7 @@ impl Programs {
         };
         command.env_clear().envs(task.environment.iter().map(pair)).current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        limit_descriptors(&mut command);
         // a group of its own, so that its children end with it
         command.process_group(0).spawn()
     }
@@ -209,6 +216,34 @@ impl Programs {
             warn!("nobody waits for process {pid}: {error}");
         }
     }
+}
+
+/// Gives the program the soft limit of descriptors that programs are written for, where ours is higher; it
+/// may raise it again.
+///
+/// With this the child is forked, and the C library's exec has a shell read what the kernel cannot run, which
+/// its spawn does not. So what is run by binfmt_misc keeps our limit.
+#[expect(unsafe_code, reason = "only the child can set its limit before the program begins")]
+fn limit_descriptors(command: &mut Command) {
+    let ours = getrlimit(Resource::Nofile);
+    let fits = ours.current.is_some_and(|current| current <= DESCRIPTORS);
+    if fits || !is_runnable(Path::new(command.get_program())) {
+        return;
+    }
+    let set = move || {
+        let limit = Rlimit { current: Some(DESCRIPTORS), maximum: ours.maximum };
+        Ok(setrlimit(Resource::Nofile, limit)?)
+    };
+    // SAFETY: between fork and exec the child makes this one system call; it allocates and locks nothing.
+    unsafe { command.pre_exec(set) };
+}
+
+/// Whether a file begins as what the kernel runs by itself: ELF, or a script that names its interpreter.
+fn is_runnable(program: &Path) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut head = [0; 4];
+    let read = open(program, flags, Mode::empty()).and_then(|file| read(file, &mut head));
+    read.is_ok() && (head == *b"\x7fELF" || head.starts_with(b"#!"))
 }
 
 /// The time in which a thread waits for others.
@@ -322,7 +357,7 @@ impl Ears {
 /// How much was read; `None` if nothing is there. A pipe that nobody writes to any more is closed.
 fn piece_of(pipe: &mut Option<OwnedFd>, piece: &mut [u8]) -> Option<usize> {
     let fd: BorrowedFd<'_> = pipe.as_ref()?.as_fd();
-    match rustix::io::retry_on_intr(|| rustix::io::read(fd, &mut *piece)) {
+    match rustix::io::retry_on_intr(|| read(fd, &mut *piece)) {
         Ok(count) if count > 0 => Some(count),
         Err(rustix::io::Errno::AGAIN) => None,
         Ok(_) | Err(_) => {

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use mapdev::exec::{OUTPUT_MAX, Outcome, Pause, Programs, Said, Task};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, setrlimit,
+};
 
 /// Longer than any machine is busy.
 const LONG: Duration = Duration::from_secs(60);
@@ -58,6 +60,23 @@ fn no_signal_is_blocked_or_ignored_and_the_group_is_its_own() {
     assert_eq!(ids[0], ids[1], "{text}");
 }
 
+/// Gives us more descriptors than programs get, as the unit gives the daemon; how many.
+fn raise() -> Option<u64> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    assert!(maximum.is_none_or(|most| most > 1024), "nothing to lower");
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+    maximum
+}
+
+#[test]
+fn a_program_has_the_usual_limit_of_descriptors_and_may_raise_it() {
+    let maximum = raise();
+    let said = shell("ulimit -Sn; ulimit -Hn");
+    let most = maximum.map_or_else(|| "unlimited".to_owned(), |most| most.to_string());
+    assert_eq!(String::from_utf8(said.stdout).unwrap(), format!("1024\n{most}\n"));
+    assert_eq!(getrlimit(Resource::Nofile).current, maximum, "ours stays");
+}
+
 #[test]
 fn output_up_to_the_limit_counts_and_the_rest_is_read_and_dropped() {
     let said = shell("head -c 300000 /dev/zero | tr '\\0' x; echo more >&2; exit 3");
@@ -98,6 +117,7 @@ fn a_name_without_a_slash_in_front_is_of_one_folder_and_no_shell_reads_a_file() 
     let said = run_in(&programs, &["helper", "a  b"], LONG);
     let wanted = format!("{}/helper a  b\n", dir.path().display());
     assert_eq!(String::from_utf8(said.stdout).unwrap(), wanted);
+    raise();
     let said = run_in(&programs, &["plain"], LONG);
     assert!(matches!(said.outcome, Outcome::CannotRun(_)), "{said:?}");
     let said = run_in(&programs, &["sh"], LONG);
