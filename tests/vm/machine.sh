@@ -77,6 +77,27 @@ boot() {
     local root=$1 release=$2 words=${3:-} status=0 begun=$SECONDS
     local console=$folder/$NAME-$release.console tap=$folder/$NAME-$release.tap
     echo "# Linux $release"
+    power_on
+    # with several processors, qemu now and then runs an instruction that the kernel is just patching; that
+    # shows as a breakpoint while it starts, before there is anything of ours
+    if [ ! -s "$work/lines" ] && grep -q 'Oops: int3' "$console"; then
+        echo "# $release: qemu ran what the kernel was patching; once more"
+        power_on
+    fi
+    tr -d '\r' <"$work/lines" >"$tap"
+    echo "# $release: $((SECONDS - begun)) s ($accel)"
+    if [ $status -eq 124 ]; then fail "not finished after $SECONDS_MAX s"
+    elif [ $status -ne 0 ]; then fail "qemu failed: $(cat "$work/qemu.err")"
+    elif grep -qE 'WARNING|Oops|BUG:|UBSAN:|KASAN:|INFO: task|Kernel panic|general protection fault' "$console"; then fail "the kernel complained"
+    elif ! grep -q '^1\.\.[0-9]' "$tap"; then fail "the checks did not come to their end"
+    elif [ "$(grep -cE '^(not )?ok ' "$tap")" != "$(sed -n 's/^1\.\.//p' "$tap")" ]; then fail "lines are missing"
+    elif grep -q '^not ok' "$tap"; then failed=1
+    fi
+}
+
+# what boot does, with its words: runs the machine to its end
+power_on() {
+    status=0
     : >"$work/lines"
     timeout --kill-after=5 "$SECONDS_MAX" qemu-system-x86_64 -machine q35 "${machine[@]}" -cpu max \
         -nodefaults -nographic -no-reboot -kernel "$root/boot/vmlinuz-$release" -initrd "$work/initrd" \
@@ -87,15 +108,6 @@ boot() {
     tail --pid=$qemu_pid -n +1 -f "$work/lines" | stdbuf -o0 tr -d '\r'
     wait $qemu_pid || status=$?
     qemu_pid=''
-    tr -d '\r' <"$work/lines" >"$tap"
-    echo "# $release: $((SECONDS - begun)) s ($accel)"
-    if [ $status -eq 124 ]; then fail "not finished after $SECONDS_MAX s"
-    elif [ $status -ne 0 ]; then fail "qemu failed: $(cat "$work/qemu.err")"
-    elif grep -qE 'WARNING|Oops|BUG:|UBSAN:|KASAN:|INFO: task|Kernel panic|general protection fault' "$console"; then fail "the kernel complained"
-    elif ! grep -q '^1\.\.[0-9]' "$tap"; then fail "the checks did not come to their end"
-    elif [ "$(grep -cE '^(not )?ok ' "$tap")" != "$(sed -n 's/^1\.\.//p' "$tap")" ]; then fail "lines are missing"
-    elif grep -q '^not ok' "$tap"; then failed=1
-    fi
 }
 
 # kernels [RELEASE-PREFIX]: prints folder and release of each
