@@ -197,6 +197,10 @@ impl MapWriter {
         if !same_body {
             let numbered = matches!(old.kind, Kind::Pending { .. });
             self.with_room(|map| map.try_swap(cell, &node))?;
+            // it is so from here on, even if owner and mode cannot be changed below
+            if let Some(Some(body)) = self.object_mut(cell).map(|object| object.node.as_mut()) {
+                (body.kind, body.flags) = (node.kind.clone(), node.flags);
+            }
             if numbered {
                 self.wake_opens();
             }
