@@ -24,6 +24,13 @@ pub fn replace_unsafe(text: &mut [u8], allowed: &[u8]) {
     }
 }
 
+/// Whether udev takes it for one: not the code points that Unicode keeps for none, but for U+xFFFE.
+#[must_use]
+pub fn is_character(c: char) -> bool {
+    let code = u32::from(c);
+    !matches!(code, 0xfdd0..=0xfdef) && code & 0xffff != 0xffff
+}
+
 /// As [`replace_unsafe`], but each unsafe byte, and each backslash, becomes `\\xNN`; what does not fit in
 /// `limit` is cut off.
 #[must_use]

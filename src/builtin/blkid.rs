@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::options::{Known, options};
 use super::{Call, Kit, Pair, Ran};
-use crate::clean::join_blanks;
+use crate::clean::{is_character, join_blanks};
 use crate::device::Device;
 use crate::host;
 use crate::probe::Failed;
@@ -239,15 +239,13 @@ enum Length {
     Invalid,
 }
 
-/// `None` at the end. Code points that Unicode keeps for no character are invalid, but for U+xFFFE.
+/// `None` at the end.
 fn character(text: &[u8]) -> Option<Length> {
     text.first()?;
     let head = &text[..text.len().min(4)];
     let valid = head.utf8_chunks().next().map(|chunk| chunk.valid()).unwrap_or_default();
-    let character = valid.chars().next();
-    let none =
-        |c: &char| matches!(u32::from(*c), 0xfdd0..=0xfdef) || u32::from(*c) & 0xffff == 0xffff;
-    Some(character.filter(|c| !none(c)).map_or(Length::Invalid, |c| Length::Bytes(c.len_utf8())))
+    let character = valid.chars().next().filter(|c| is_character(*c));
+    Some(character.map_or(Length::Invalid, |c| Length::Bytes(c.len_utf8())))
 }
 
 #[cfg(test)]

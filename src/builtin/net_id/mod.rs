@@ -10,6 +10,7 @@ mod pci;
 use super::number::signed;
 
 use crate::builtin::{self, Call, Pair};
+use crate::clean::is_character;
 use crate::device::Device;
 use crate::device::hwdb::Hwdb;
 use crate::net::Scheme;
@@ -135,14 +136,10 @@ fn represented_function(port: &[u8]) -> Option<u32> {
     number(&rest[..digits(rest)], 10)
 }
 
-/// Without control characters, and UTF-8 of characters that Unicode knows; udev takes no other for a port's name.
+/// UTF-8 without control characters; udev takes nothing else for a port's name.
 fn is_printable(text: &[u8]) -> bool {
-    let none = |c: char| {
-        c.is_ascii_control()
-            || matches!(u32::from(c), 0xfdd0..=0xfdef)
-            || u32::from(c) & 0xffff == 0xffff
-    };
-    std::str::from_utf8(text).is_ok_and(|text| !text.contains(none))
+    let printable = |c: char| !c.is_ascii_control() && is_character(c);
+    std::str::from_utf8(text).is_ok_and(|text| text.chars().all(printable))
 }
 
 fn attribute_number(device: &Device, name: &[u8]) -> Option<u32> {
