@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::Dispatch;
@@ -32,12 +32,9 @@ pub(super) struct Blocked {
 }
 
 impl Blocked {
-    /// Waits until it is time to try again; for ever, if nothing is blocked.
-    pub(super) async fn due(&self) {
-        match self.again {
-            Some(again) => sleep_until(again).await,
-            None => std::future::pending().await,
-        }
+    /// When it is time to try again; `None` if nothing is blocked.
+    pub(super) fn again(&self) -> Option<Instant> {
+        self.again
     }
 
     /// An event came: if it is about a blocked disk, that may be free now.

@@ -36,7 +36,7 @@ pub struct Book {
     pub modules: Arc<ModuleDb>,
 }
 
-/// An event on its way to a worker.
+/// An event to be done, by whoever leads or by a worker.
 #[derive(Debug)]
 pub(super) struct Job {
     /// `None` for an event that no queue holds.
@@ -52,7 +52,7 @@ pub(super) struct Job {
     pub(super) compare: bool,
     /// Nothing was lost: a device that was not removed is the one that is known.
     pub(super) nothing_lost: bool,
-    /// When a worker began with it: the event's time counts from there.
+    /// When somebody began with it: the event's time counts from there.
     pub(super) begun: Instant,
     /// What is left to be done, when others have heard of the rest.
     pub(super) chore: Option<Box<Chore>>,
@@ -159,7 +159,7 @@ pub(super) enum Outcome {
     Busy,
 }
 
-/// A worker's answer.
+/// An event that was done, as far as one device alone is concerned.
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) id: DeviceId,

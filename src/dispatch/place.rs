@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::Dispatch;
+use super::turn::at;
 use crate::config::{Config, Mode};
 use crate::map::shim;
 use crate::switch::{self, Refused, Wanted};
@@ -59,13 +60,7 @@ fn watch() -> io::Result<AsyncFd<File>> {
 
 /// The next change of the mounts, or the time to try again.
 pub(super) async fn mounts_changed(place: &mut Place) {
-    let retry_at = place.retry_at;
-    let due = async {
-        match retry_at {
-            Some(at) => sleep_until(at).await,
-            None => std::future::pending().await,
-        }
-    };
+    let due = at(place.retry_at);
     tokio::select! {
         () = changed(place) => {}
         () = due => {}

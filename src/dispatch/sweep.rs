@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::command::Notice;
@@ -42,14 +42,6 @@ pub(super) struct Sweep {
 pub(super) async fn next(sweep: &mut Option<Sweep>) -> Option<Uevent> {
     match sweep.as_mut().and_then(|sweep| sweep.events.as_mut()) {
         Some(events) => events.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits until that time; for ever, if there is none.
-pub(super) async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
 }

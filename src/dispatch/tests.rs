@@ -196,7 +196,7 @@ async fn what_goes_untold_after_a_walk_is_removed_for_who_settles_and_in_the_end
     }
     assert!(rig.dispatch.table.get(&id(2)).is_none());
     unplug(rig.root.path(), 3);
-    sweep::at(rig.dispatch.doubt_until).await;
+    turn::at(rig.dispatch.doubt_until).await;
     rig.dispatch.end_doubt();
     while rig.dispatch.sweep.is_some() {
         rig.turn().await;

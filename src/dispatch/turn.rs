@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::Dispatch;
@@ -64,6 +64,14 @@ impl Own {
     }
 }
 
+/// Waits until that time; for ever, if there is none.
+pub(super) async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Dispatch {
     /// What comes before the first turn.
     pub(super) fn begin(&mut self) {
@@ -76,8 +84,8 @@ impl Dispatch {
         self.start_sweep();
     }
 
-    /// Goes on until there is an event to be done by the caller, as long as he does any (`keeps`); ends when `stop`
-    /// says so and what was sent before that is handled, which is waited for for a limited time.
+    /// Goes on until there is an event to be done by the caller, as long as he does any (`keeps`); ends when
+    /// `stop` says so and what was sent before that is handled, which is waited for for a limited time.
     ///
     /// # Errors
     /// When the socket fails for good.
@@ -113,7 +121,7 @@ impl Dispatch {
                 return Ok(Turn::Over);
             }
             if kept {
-                while let Ok(answer) = self.done.try_recv() {
+                if let Ok(answer) = self.done.try_recv() {
                     self.finish_batch(answer);
                 }
                 // whatever is there, and without waiting for it
@@ -125,9 +133,14 @@ impl Dispatch {
             } else {
                 self.take_in().await?;
             }
-            if self.publisher.take_replaced() {
-                (self.keep_map)(self.publisher.map());
-            }
+            self.keep_replaced();
+        }
+    }
+
+    /// The map's memory may be another one than before.
+    fn keep_replaced(&mut self) {
+        if self.publisher.take_replaced() {
+            (self.keep_map)(self.publisher.map());
         }
     }
 
@@ -143,15 +156,15 @@ impl Dispatch {
             () = self.watchdog.tick() => {}
             heard = self.socket.recv(), if hearing => self.hear_batch(heard?)?,
             event = sweep::next(&mut self.sweep), if hearing => self.swept(event),
-            () = sweep::at(self.doubt_until) => self.end_doubt(),
+            () = at(self.doubt_until) => self.end_doubt(),
             devpath = tell::overheard(&mut self.rival), if hearing => self.compare_at(&devpath?),
             () = place::mounts_changed(&mut self.place) => self.look_at_place(),
             seen = self.watching.next() => self.seen(seen),
-            () = self.blocked.due() => self.try_blocked(),
-            () = self.workers.time_to_look() => self.workers.look(),
+            () = at(self.blocked.again()) => self.try_blocked(),
+            () = at(self.workers.time_to_look()) => self.workers.look(),
             told = kernel::told(&mut self.kernel) => self.kernel_told(told),
             _ = self.stop.changed(), if !stopping => {}
-            () = sweep::at(self.stop_by) => {}
+            () = at(self.stop_by) => {}
         }
         Ok(())
     }
@@ -165,9 +178,7 @@ impl Dispatch {
     pub(super) fn finish_own(&mut self, done: Done) {
         self.own.took(done.job.begun.elapsed());
         self.finish_job(done);
-        if self.publisher.take_replaced() {
-            (self.keep_map)(self.publisher.map());
-        }
+        self.keep_replaced();
     }
 
     /// Stages 3 to 5: hands what may run to the workers, but for the first `kept`.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::hands::Hands;
@@ -140,12 +140,9 @@ impl Workers {
         Ok(())
     }
 
-    /// Waits until it is time to look whether a thread is stuck; for ever, if there is no job.
-    pub(super) async fn time_to_look(&self) {
-        match self.look {
-            Some(look) => sleep_until(look).await,
-            None => std::future::pending().await,
-        }
+    /// When it is time to look whether a thread is stuck; `None` if there is no job.
+    pub(super) fn time_to_look(&self) -> Option<Instant> {
+        self.look
     }
 
     /// Lets others work in the place of threads that are stuck.
