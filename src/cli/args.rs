@@ -91,7 +91,8 @@ pub enum Command {
     /// Handle one event from start to end, as the daemon does in active mode; needs no daemon
     ///
     /// The device is looked up in sysfs, and one that was removed is described by --property. Rules and
-    /// policy decide, programs are run and attributes written; then come node, links, record, tags and the RUN list, and libudev's clients are told. For
+    /// policy decide, programs are run and attributes written; then come node, links, record, tags and the
+    /// RUN list, and libudev's clients are told. For
     /// scripts of an initramfs, for tests and to find mistakes: beside a daemon, the later one of both wins.
     /// No node is watched (OPTIONS+="watch"): that is the daemon's, which begins with it when it starts.
     /// Exit code 1 if the rules ended early.

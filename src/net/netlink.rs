@@ -160,7 +160,8 @@ impl Link {
         Ok(Self { socket, sequence: 0, answer: Vec::with_capacity(ANSWER_MAX) })
     }
 
-    /// Sends a request; an answer that there is no room for is `InvalidData`, and there is room for the next. Gives the link that comes back, if one does before it is acknowledged.
+    /// Sends a request; gives the link that comes back, if one does before it is acknowledged. An answer that
+    /// there is no room for is `InvalidData`, and there is room for it the next time.
     pub(super) fn ask(&mut self, message: Message) -> io::Result<Option<Reply>> {
         self.sequence = self.sequence.wrapping_add(1);
         let acknowledged = message.is_acknowledged();
