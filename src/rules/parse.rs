@@ -181,19 +181,23 @@ fn matcher(pair: &Pair<'_>, operator: Operator) -> Matcher {
     } else {
         &pair.value
     };
-    // `?*` is udev's other word for `!=""`, which makes a difference in lists: an empty one holds it
-    let something = text == b"?*";
     Matcher {
-        pattern: Pattern::new(if something { b"" } else { text }),
-        negated: (operator == Operator::Unmatch) != something,
+        // it makes a difference in lists: an empty one holds it
+        pattern: Pattern::new(if is_something(pair) { b"" } else { text }),
+        negated: negated(pair, operator),
         nocase: pair.nocase,
         keeps_blanks: pair.value.last().is_none_or(|byte| is_blank(*byte)),
     }
 }
 
-/// Where there is no text to compare, `?*` turns the comparison round all the same, as under udev 252.
+/// `?*` is udev's other word for `!=""`.
+fn is_something(pair: &Pair<'_>) -> bool {
+    pair.value == b"?*"
+}
+
+/// Where there is no text to compare, that turns the comparison round all the same, as under udev 252.
 fn negated(pair: &Pair<'_>, operator: Operator) -> bool {
-    (operator == Operator::Unmatch) != (pair.value == b"?*")
+    (operator == Operator::Unmatch) != is_something(pair)
 }
 
 fn attribute_name(pair: &Pair<'_>) -> AttributeName {
