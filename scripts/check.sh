@@ -19,7 +19,7 @@ packages=(gcc libc6-dev git dbus-daemon dbus-bin systemd udev kmod polkitd pkexe
 export RUSTFLAGS='' RUSTDOCFLAGS='-D warnings' CARGO_TERM_COLOR=never
 logs=target/check
 started=$SECONDS
-rows=() passed=0 failed=0
+rows=() names=() passed=0 failed=0
 
 packages() { scripts/need.sh "${packages[@]}"; }
 # with these, the tests of modules compare with depmod and modprobe
@@ -62,8 +62,13 @@ watch_step() {
     done
 }
 
+# the names of the tests that a log says have failed; short, since CI shows the last 900 characters only
+failures() {
+    tr -d '\r' <"$1" | sed -nE 's/^test (.*) \.\.\. FAILED$/\1/p; s/^not ok [0-9]+ *-? *//p' | cut -c 1-70
+}
+
 step() {
-    local name=$1 log=$logs/$1.log begun=$SECONDS watcher='' result=ok counts ok bad
+    local name=$1 log=$logs/$1.log begun=$SECONDS watcher='' result=ok counts ok bad bad_names
     if [ -t 1 ]; then
         watch_step "$name" $begun "$log" &
         watcher=$!
@@ -83,6 +88,9 @@ step() {
     passed=$((passed + ok)) failed=$((failed + bad))
     rows+=("$(printf '%-9s %4d s  %-6s %5d passed %3d failed' "$name" $((SECONDS - begun)) $result "$ok" "$bad")")
     printf '%4d s  %s\n' $((SECONDS - begun)) $result
+    mapfile -t bad_names < <(failures "$log")
+    if [ $result = FAILED ] && [ ${#bad_names[@]} -eq 0 ]; then bad_names=("see $log"); fi
+    names+=("${bad_names[@]/#/$name: }")
     if [ $result = FAILED ]; then
         echo "---- the end of $log"
         tail -n 60 "$log" | sed 's/^/  /'
@@ -101,4 +109,5 @@ echo
 printf '%s\n' "${rows[@]}"
 printf 'in all    %4d s\n\n' $((SECONDS - started))
 echo "$passed passed, $failed failed"
+[ ${#names[@]} -eq 0 ] || printf '%s\n' "${names[@]:0:10}"
 [ $failed -eq 0 ]
