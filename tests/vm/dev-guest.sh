@@ -169,7 +169,13 @@ check "logger" logs three
 check "no unit has failed" everything_up
 
 # --- the daemon dies
-dies() { systemctl kill -s KILL mapdevd && head -c 1 /dev/zero >/dev/null && within active; }
+main_pid() { systemctl show -P MainPID mapdevd; }
+another() { active && [ "$(main_pid)" != 0 ] && [ "$(main_pid)" != "$1" ]; }
+dies() {
+    local before
+    before=$(main_pid)
+    systemctl kill -s KILL mapdevd && head -c 1 /dev/zero >/dev/null && within another "$before"
+}
 same() { within mapdevctl status && is "$(stat -c %U /dev/tty2 2>&1)" "$1"; }
 chown user /dev/tty2
 check "the daemon is killed and comes back" dies

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 binaries=$(realpath "${1:-target/release}")
-NAME=initramfs SECONDS_MAX=${VM_SECONDS:-400}
+NAME=initramfs${MODE:+-$MODE} SECONDS_MAX=${VM_SECONDS:-400}
 # shellcheck source=tests/vm/machine.sh
 . tests/vm/machine.sh
 # shellcheck source=tests/vm/debian.sh
