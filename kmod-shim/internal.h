@@ -97,6 +97,20 @@ struct mapdevfs_pin {
 	struct rcu_head rcu;
 };
 
+/**
+ * struct mapdevfs_held - a name that is held, for a listing
+ * @mode: of its inode
+ * @adopted: as of its pin
+ * @len: bytes of @name, which does not end with NUL
+ */
+struct mapdevfs_held {
+	u64 ino;
+	umode_t mode;
+	bool adopted;
+	u32 len;
+	char name[NAME_MAX];
+};
+
 struct mapdevfs_counters {
 	atomic64_t lookups;
 	atomic64_t revalidations;
@@ -245,17 +259,24 @@ int mapdevfs_rename(struct mapdevfs_idmap *idmap, struct inode *old_dir,
 extern struct mutex mapdevfs_pin_lock;
 int mapdevfs_pin(struct inode *dir, struct dentry *dentry,
 		 struct inode *inode);
+void mapdevfs_enlist(struct mapdevfs_pin *pin, struct dentry *dentry,
+		     struct inode *dir, bool adopted);
+void mapdevfs_delist(struct dentry *dentry);
 bool mapdevfs_is_users(const struct dentry *dentry);
-void mapdevfs_unpin(struct inode *dir, struct dentry *dentry);
+int mapdevfs_unpin(struct inode *dir, struct dentry *dentry);
 int mapdevfs_move_pin(struct dentry *old, struct inode *new_dir,
 		      struct dentry *new);
 bool mapdevfs_has_pin(struct dentry *dir, const struct qstr *name);
-int mapdevfs_next_pin(struct inode *dir, u64 *serial, char *name,
-		      struct inode **inode);
+bool mapdevfs_next_pin(struct inode *dir, u64 *serial,
+		       struct mapdevfs_held *held);
 struct dentry *mapdevfs_find_pinned_dir(u64 id);
 bool mapdevfs_discard(struct dentry *dentry);
 unsigned long mapdevfs_count_pins(unsigned long *limit);
 void mapdevfs_drop_pins(void);
+
+/* adopt.c */
+int mapdevfs_adopt(struct dentry *dir);
+void mapdevfs_abandon(struct dentry *dir);
 
 /* files.c */
 extern const struct file_operations mapdevfs_file_fops;

@@ -1,16 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A directory listed: the map's names, then userspace's.
+ *
+ * Which directories of the map are held for what userspace made in them
+ * changes without the lock of the directory that is listed, and what the map
+ * has changes without any lock. Therefore a listing remembers the directories
+ * that it has told, and tells what is held if it is none of these.
  */
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "internal.h"
 
+/* bytes of names that a listing remembers: thousands of directories in one */
+#define MAX_TOLD	65536U
+
 /*
  * An open directory. The map's part of the listing stands at `at`, which
  * belongs to `pos`. When a name did not fit into the caller's buffer it is
- * held, and comes first the next time.
+ * held, and comes first the next time. `told` are names, a byte of length
+ * before each; `forgot` says that there was no room for all.
  */
 struct listing {
 	struct mapdev_cursor at;
@@ -21,6 +30,11 @@ struct listing {
 	u32 held_mode;
 	u32 held_len;
 	char name[MAPDEV_NAME_MAX + 1];
+	struct mapdevfs_held pin;
+	u8 *told;
+	u32 told_len;
+	u32 told_room;
+	bool forgot;
 };
 
 /* positions: 0 and 1 the dots, then even ones below an id, odd ones a pin's */
@@ -47,7 +61,10 @@ static int mapdevfs_open_dir(struct inode *inode, struct file *file)
 
 static int mapdevfs_release_dir(struct inode *inode, struct file *file)
 {
-	kfree(file->private_data);
+	struct listing *list = file->private_data;
+
+	kfree(list->told);
+	kfree(list);
 	return 0;
 }
 
@@ -84,11 +101,59 @@ static bool is_name(const char *name, u32 len)
 	       (name[0] != '.' || (len > 1 && (name[1] != '.' || len > 2)));
 }
 
+static void remember(struct listing *list, const char *name, u32 len)
+{
+	u32 room = max(2 * list->told_room, 512U);
+	u8 *told;
+
+	if (list->told_room - list->told_len < len + 1) {
+		told = room > MAX_TOLD ? NULL :
+			krealloc(list->told, room, GFP_KERNEL_ACCOUNT);
+		if (!told) {
+			list->forgot = true;
+			return;
+		}
+		list->told = told;
+		list->told_room = room;
+	}
+	list->told[list->told_len] = len;
+	memcpy(list->told + list->told_len + 1, name, len);
+	list->told_len += len + 1;
+}
+
+/* the map has it now, and so has most likely had it */
+static bool map_has_dir(struct dentry *dir, const struct mapdevfs_held *pin)
+{
+	const struct qstr name = { .name = pin->name, .len = pin->len };
+	struct mapdev_copy copy = { .no_attr = true };
+	struct mapdevfs_place place;
+
+	return !mapdevfs_resolve(dir, &place) &&
+	       !mapdevfs_look(&place, &name, &copy) && S_ISDIR(copy.mode);
+}
+
+static bool was_told(const struct listing *list, struct dentry *dir)
+{
+	const struct mapdevfs_held *pin = &list->pin;
+	u32 at;
+
+	if (!S_ISDIR(pin->mode))
+		return false;
+	for (at = 0; at < list->told_len; at += list->told[at] + 1) {
+		if (list->told[at] == pin->len &&
+		    !memcmp(list->told + at + 1, pin->name, pin->len))
+			return true;
+	}
+	return list->forgot && pin->adopted && map_has_dir(dir, pin);
+}
+
 static bool emit_held(struct listing *list, struct dir_context *ctx)
 {
 	if (!dir_emit(ctx, list->name, list->held_len, list->held_id << 1,
 		      (list->held_mode & S_IFMT) >> 12))
 		return false;
+	if (S_ISDIR(list->held_mode))
+		remember(list, list->name, list->held_len);
 	list->held = false;
 	ctx->pos = pos_below(list->held_id);
 	list->pos = ctx->pos;
@@ -144,25 +209,32 @@ static int emit_map(struct file *file, struct dir_context *ctx)
 static void emit_pins(struct file *file, struct dir_context *ctx)
 {
 	struct listing *list = file->private_data;
+	struct mapdevfs_held *pin = &list->pin;
 	u64 serial = (u64)(ctx->pos - POS_PINS) / 2;
-	struct inode *inode;
-	int len;
 
-	/* the names of the map are all told, its buffer is free */
 	list->held = false;
-	while ((len = mapdevfs_next_pin(file_inode(file), &serial, list->name,
-					&inode)) > 0) {
-		if (!dir_emit(ctx, list->name, len, inode->i_ino,
-			      (inode->i_mode & S_IFMT) >> 12))
-			return;
+	while (mapdevfs_next_pin(file_inode(file), &serial, pin)) {
+		if (!was_told(list, file->f_path.dentry)) {
+			if (!dir_emit(ctx, pin->name, pin->len, pin->ino,
+				      (pin->mode & S_IFMT) >> 12))
+				return;
+			/* it may be let go, and held anew behind the others */
+			if (S_ISDIR(pin->mode))
+				remember(list, pin->name, pin->len);
+		}
 		ctx->pos = pos_after_pin(serial);
 	}
 }
 
 static int mapdevfs_iterate(struct file *file, struct dir_context *ctx)
 {
+	struct listing *list = file->private_data;
 	int ret;
 
+	if (ctx->pos <= POS_MAP) {
+		list->told_len = 0;
+		list->forgot = false;
+	}
 	if (!dir_emit_dots(file, ctx))
 		return 0;
 	if (!(ctx->pos & 1)) {

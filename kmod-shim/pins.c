@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Names that are held, like those of ramfs, and so are not the map's to take
- * away: those of what userspace made.
- *
- * A directory of the map that userspace makes something in is held too
- * (adopted); it is let go when it is empty of such things again.
+ * away: those of what userspace made, and the directories above it (adopt.c).
  */
 #include <linux/moduleparam.h>
 #include <linux/slab.h>
 
 #include "internal.h"
 
-/* guards the lists; a directory's own also changes under its i_rwsem only */
+/*
+ * Guards the lists. What userspace made in a directory changes under its
+ * i_rwsem only; which of its directories are adopted does not.
+ */
 DEFINE_MUTEX(mapdevfs_pin_lock);
 static LIST_HEAD(all_pins);
 static u64 last_serial;
@@ -34,14 +34,17 @@ static unsigned long name_bit(const struct qstr *name)
 	return 1UL << sum % BITS_PER_LONG;
 }
 
-static struct mapdevfs_pin *pin_of(const struct dentry *dentry)
-{
-	return dentry->d_fsdata;
-}
-
-/* puts a dentry on the lists; the caller holds it */
-static void enlist(struct mapdevfs_pin *pin, struct dentry *dentry,
-		   struct inode *dir, bool adopted)
+/**
+ * mapdevfs_enlist() - put a dentry on the lists
+ * @pin: to be filled in
+ * @dentry: held by the caller, whose reference this is from now on
+ * @dir: its directory
+ * @adopted: it is one of the map
+ *
+ * Called under mapdevfs_pin_lock.
+ */
+void mapdevfs_enlist(struct mapdevfs_pin *pin, struct dentry *dentry,
+		     struct inode *dir, bool adopted)
 {
 	struct mapdevfs_inode *parent = MAPDEVFS_I(dir);
 
@@ -55,13 +58,19 @@ static void enlist(struct mapdevfs_pin *pin, struct dentry *dentry,
 	list_add_tail(&pin->all, &all_pins);
 	WRITE_ONCE(parent->pin_bits,
 		   parent->pin_bits | name_bit(&dentry->d_name));
-	WRITE_ONCE(dentry->d_fsdata, pin);
+	/* pairs with the dependent loads of who reads it under RCU */
+	smp_store_release(&dentry->d_fsdata, pin);
 }
 
-/* takes a dentry off the lists; its reference is still to be dropped */
-static void delist(struct dentry *dentry)
+/**
+ * mapdevfs_delist() - take a dentry off the lists
+ * @dentry: is on them; its reference is still to be dropped
+ *
+ * Called under mapdevfs_pin_lock.
+ */
+void mapdevfs_delist(struct dentry *dentry)
 {
-	struct mapdevfs_pin *pin = pin_of(dentry);
+	struct mapdevfs_pin *pin = dentry->d_fsdata;
 
 	n_names -= !pin->adopted;
 	list_del(&pin->in_dir);
@@ -73,49 +82,6 @@ static void delist(struct dentry *dentry)
 	WRITE_ONCE(dentry->d_time, 0);
 	iput(pin->dir);
 	kfree_rcu(pin, rcu);
-}
-
-/* holds a directory of the map, and those above it */
-static int adopt(struct dentry *dir)
-{
-	struct mapdevfs_pin *pin;
-
-	for (; !IS_ROOT(dir) && !mapdevfs_is_pinned(dir); dir = dir->d_parent) {
-		/* somebody works in a directory that is gone */
-		if (d_unhashed(dir))
-			return -ENOENT;
-		pin = kzalloc(sizeof(*pin), GFP_KERNEL);
-		if (!pin)
-			return -ENOMEM;
-		/*
-		 * The map may give this id to another name, if it is broken:
-		 * that one gets an inode of its own, and this dentry stays.
-		 */
-		remove_inode_hash(d_inode(dir));
-		dget(dir);
-		enlist(pin, dir, d_inode(dir->d_parent), true);
-	}
-	return 0;
-}
-
-/* lets go of adopted directories that hold nothing of userspace's any more */
-static void abandon(struct dentry *dir)
-{
-	struct dentry *parent;
-	struct inode *inode;
-
-	while (!IS_ROOT(dir) && mapdevfs_is_pinned(dir) &&
-	       pin_of(dir)->adopted &&
-	       list_empty(&MAPDEVFS_I(d_inode(dir))->pins)) {
-		parent = dir->d_parent;
-		inode = d_inode(dir);
-		delist(dir);
-		/* found by its id again, if that is not taken */
-		__insert_inode_hash(inode, MAPDEVFS_I(inode)->id);
-		/* not the last one: the caller holds what is below it */
-		dput(dir);
-		dir = parent;
-	}
 }
 
 static int may_pin(const struct dentry *dentry)
@@ -144,14 +110,12 @@ int mapdevfs_pin(struct inode *dir, struct dentry *dentry, struct inode *inode)
 	mutex_lock(&mapdevfs_pin_lock);
 	err = may_pin(dentry);
 	if (!err)
-		err = adopt(dentry->d_parent);
+		err = mapdevfs_adopt(dentry->d_parent);
 	if (err) {
-		abandon(dentry->d_parent);
 		kfree(pin);
 	} else {
-		enlist(pin, dentry, dir, false);
+		mapdevfs_enlist(pin, dget(dentry), dir, false);
 		d_instantiate(dentry, inode);
-		dget(dentry);
 		mapdevfs_set_times(dir, current_time(dir));
 	}
 	mutex_unlock(&mapdevfs_pin_lock);
@@ -166,23 +130,45 @@ int mapdevfs_pin(struct inode *dir, struct dentry *dentry, struct inode *inode)
  */
 bool mapdevfs_is_users(const struct dentry *dentry)
 {
-	return mapdevfs_is_pinned(dentry) && !pin_of(dentry)->adopted;
+	const struct mapdevfs_pin *pin;
+	bool users;
+
+	rcu_read_lock();
+	/* a directory may be adopted or abandoned in this moment */
+	pin = READ_ONCE(dentry->d_fsdata);
+	users = pin && !pin->adopted;
+	rcu_read_unlock();
+	return users;
 }
 
 /**
- * mapdevfs_unpin() - let go of a name of userspace's that is removed
+ * mapdevfs_unpin() - remove a name of userspace's
  * @dir: the directory, its i_rwsem held
  * @dentry: the name
+ *
+ * Return: 0, or -ENOTEMPTY.
  */
-void mapdevfs_unpin(struct inode *dir, struct dentry *dentry)
+int mapdevfs_unpin(struct inode *dir, struct dentry *dentry)
 {
+	struct inode *inode = d_inode(dentry);
+
 	mutex_lock(&mapdevfs_pin_lock);
-	delist(dentry);
-	abandon(dentry->d_parent);
+	/* not for its i_rwsem that directories below it are adopted */
+	if (!list_empty(&MAPDEVFS_I(inode)->pins)) {
+		mutex_unlock(&mapdevfs_pin_lock);
+		return -ENOTEMPTY;
+	}
+	mapdevfs_delist(dentry);
+	mapdevfs_abandon(dentry->d_parent);
 	mutex_unlock(&mapdevfs_pin_lock);
 	mapdevfs_set_times(dir, current_time(dir));
-	mapdevfs_touch_ctime(d_inode(dentry));
+	if (d_is_dir(dentry))
+		clear_nlink(inode);
+	else
+		drop_nlink(inode);
+	mapdevfs_touch_ctime(inode);
 	dput(dentry);
+	return 0;
 }
 
 /**
@@ -197,18 +183,18 @@ int mapdevfs_move_pin(struct dentry *old, struct inode *new_dir,
 		      struct dentry *new)
 {
 	struct mapdevfs_inode *parent = MAPDEVFS_I(new_dir);
-	struct mapdevfs_pin *moved = pin_of(old);
+	struct mapdevfs_pin *moved;
 	int err;
 
 	mutex_lock(&mapdevfs_pin_lock);
-	err = adopt(new->d_parent);
-	if (err) {
-		abandon(new->d_parent);
+	err = mapdevfs_adopt(new->d_parent);
+	if (err)
 		goto unlock;
-	}
+	moved = old->d_fsdata;
 	if (d_really_is_positive(new)) {
 		drop_nlink(d_inode(new));
-		delist(new);
+		mapdevfs_touch_ctime(d_inode(new));
+		mapdevfs_delist(new);
 		dput(new);
 	}
 	list_move_tail(&moved->in_dir, &parent->pins);
@@ -218,7 +204,7 @@ int mapdevfs_move_pin(struct dentry *old, struct inode *new_dir,
 	moved->dir = new_dir;
 	moved->serial = ++last_serial;
 	if (old->d_parent != new->d_parent)
-		abandon(old->d_parent);
+		mapdevfs_abandon(old->d_parent);
 unlock:
 	mutex_unlock(&mapdevfs_pin_lock);
 	return err;
@@ -229,7 +215,7 @@ static struct mapdevfs_pin *find_pin(struct inode *dir, const struct qstr *name)
 	struct mapdevfs_pin *pin;
 
 	list_for_each_entry(pin, &MAPDEVFS_I(dir)->pins, in_dir) {
-		if (pin->dentry->d_name.len == name->len &&
+		if (!pin->adopted && pin->dentry->d_name.len == name->len &&
 		    !memcmp(pin->dentry->d_name.name, name->name, name->len))
 			return pin;
 	}
@@ -243,7 +229,8 @@ static struct mapdevfs_pin *find_pin(struct inode *dir, const struct qstr *name)
  *
  * Says so in the log, once for each name that is not a directory.
  *
- * Return: true when userspace has made something of this name.
+ * Return: true when userspace has made something of this name, and not only
+ * in the map's directory of it.
  */
 bool mapdevfs_has_pin(struct dentry *dir, const struct qstr *name)
 {
@@ -269,32 +256,36 @@ bool mapdevfs_has_pin(struct dentry *dir, const struct qstr *name)
 }
 
 /**
- * mapdevfs_next_pin() - what userspace made in a directory, one after another
+ * mapdevfs_next_pin() - what is held in a directory, one after another
  * @dir: the directory, its i_rwsem held
  * @serial: in: the last one's, 0 at the start; out: this one's
- * @name: room for NAME_MAX bytes
- * @inode: out: its inode, which is held by its dentry
+ * @held: filled in
  *
- * Return: length of the name, 0 at the end.
+ * Return: false at the end.
  */
-int mapdevfs_next_pin(struct inode *dir, u64 *serial, char *name,
-		      struct inode **inode)
+bool mapdevfs_next_pin(struct inode *dir, u64 *serial,
+		       struct mapdevfs_held *held)
 {
 	struct mapdevfs_pin *pin;
-	int len = 0;
+	const struct inode *inode;
+	bool found = false;
 
 	mutex_lock(&mapdevfs_pin_lock);
 	list_for_each_entry(pin, &MAPDEVFS_I(dir)->pins, in_dir) {
 		if (pin->serial <= *serial)
 			continue;
 		*serial = pin->serial;
-		*inode = d_inode(pin->dentry);
-		len = pin->dentry->d_name.len;
-		memcpy(name, pin->dentry->d_name.name, len);
+		inode = d_inode(pin->dentry);
+		held->ino = inode->i_ino;
+		held->mode = inode->i_mode;
+		held->adopted = pin->adopted;
+		held->len = pin->dentry->d_name.len;
+		memcpy(held->name, pin->dentry->d_name.name, held->len);
+		found = true;
 		break;
 	}
 	mutex_unlock(&mapdevfs_pin_lock);
-	return len;
+	return found;
 }
 
 /**
@@ -367,7 +358,7 @@ void mapdevfs_drop_pins(void)
 		/* the youngest first: nothing below it is left */
 		dentry = list_last_entry(&all_pins, struct mapdevfs_pin,
 					 all)->dentry;
-		delist(dentry);
+		mapdevfs_delist(dentry);
 		dput(dentry);
 	}
 	mutex_unlock(&mapdevfs_pin_lock);

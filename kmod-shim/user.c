@@ -130,7 +130,7 @@ int mapdevfs_link(struct dentry *old, struct inode *dir, struct dentry *dentry)
 	struct inode *inode = d_inode(old);
 	int err;
 
-	if (!mapdevfs_is_pinned(old))
+	if (!mapdevfs_is_users(old))
 		return -EPERM;
 	ihold(inode);
 	err = mapdevfs_pin(dir, dentry, inode);
@@ -154,9 +154,7 @@ int mapdevfs_unlink(struct inode *dir, struct dentry *dentry)
 {
 	if (!mapdevfs_is_users(dentry))
 		return -EPERM;
-	drop_nlink(d_inode(dentry));
-	mapdevfs_unpin(dir, dentry);
-	return 0;
+	return mapdevfs_unpin(dir, dentry);
 }
 
 /**
@@ -169,17 +167,15 @@ int mapdevfs_unlink(struct inode *dir, struct dentry *dentry)
 int mapdevfs_rmdir(struct inode *dir, struct dentry *dentry)
 {
 	struct mapdevfs_place place;
+	int err;
 
 	if (!mapdevfs_is_users(dentry))
 		return -EPERM;
-	if (!list_empty(&MAPDEVFS_I(d_inode(dentry))->pins))
-		return -ENOTEMPTY;
 	/* the map has no empty directories */
-	if (!mapdevfs_resolve(dentry, &place))
-		return -ENOTEMPTY;
-	clear_nlink(d_inode(dentry));
-	mapdevfs_unpin(dir, dentry);
-	return 0;
+	err = mapdevfs_resolve(dentry, &place);
+	if (err != -ENOENT)
+		return err ? err : -ENOTEMPTY;
+	return mapdevfs_unpin(dir, dentry);
 }
 
 /**
@@ -201,7 +197,9 @@ int mapdevfs_rename(struct mapdevfs_idmap *idmap, struct inode *old_dir,
 
 	if (flags & ~RENAME_NOREPLACE)
 		return -EINVAL;
-	if (!mapdevfs_is_users(old) || (d_really_is_positive(new) && !mapdevfs_is_users(new)))
+	if (!mapdevfs_is_users(old))
+		return -EPERM;
+	if (d_really_is_positive(new) && !mapdevfs_is_users(new))
 		return -EPERM;
 	if (d_is_dir(old))
 		return -EXDEV;

@@ -15,6 +15,7 @@ mod disks;
 mod hostile;
 mod kept;
 mod limits;
+mod listing;
 mod publishing;
 mod stress;
 mod switching;

@@ -1,0 +1,146 @@
+//! A directory of the map in which userspace makes things is listed once, whatever comes and goes in it.
+
+use std::fs::{self, File};
+use std::mem::MaybeUninit;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rustix::fs::RawDir;
+
+use super::world::{World, char_device, null};
+
+/// Listings of each stress.
+const LISTINGS: u32 = 2000;
+
+fn tun() -> mapdev::map::Node {
+    char_device(10, 200, 0o600)
+}
+
+/// Lists a directory one name at a time, and calls `between` with how many there were so far.
+fn list_slowly(dir: &Path, mut between: impl FnMut(usize)) -> Vec<String> {
+    let (dir, mut room) = (File::open(dir).unwrap(), [MaybeUninit::uninit(); 32]);
+    let (mut entries, mut names) = (RawDir::new(&dir, &mut room), Vec::new());
+    loop {
+        between(names.len());
+        let Some(entry) = entries.next() else { return names };
+        names.push(entry.unwrap().file_name().to_str().unwrap().to_owned());
+    }
+}
+
+fn once(names: &[String], wanted: &str, when: impl std::fmt::Debug) {
+    let found = names.iter().filter(|name| *name == wanted).count();
+    assert_eq!(found, 1, "{wanted} in {names:?}, {when:?}");
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    UserspaceMakesTheFirst,
+    UserspaceRemovesTheLast,
+    MapLosesIt,
+    MapHasItAgain,
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_directory_of_both_is_listed_once_whatever_happens_to_it_meanwhile() {
+    use Event::{MapHasItAgain, MapLosesIt, UserspaceMakesTheFirst, UserspaceRemovesTheLast};
+    let mut world = World::new();
+    for n in 0..3 {
+        world.put(&format!("old{n}"), &null());
+    }
+    world.put("net/tun", &tun());
+    for n in 0..3 {
+        world.put(&format!("new{n}"), &null());
+    }
+    fs::create_dir(world.path("mine")).unwrap();
+    let (root, first) = (world.root.clone(), world.path("net/first"));
+    for event in [UserspaceMakesTheFirst, UserspaceRemovesTheLast, MapLosesIt, MapHasItAgain] {
+        for moment in 0..10 {
+            if !matches!(event, UserspaceMakesTheFirst) {
+                fs::write(&first, b"").unwrap();
+            }
+            if matches!(event, MapHasItAgain) {
+                assert!(world.map.remove(b"net/tun"));
+            }
+            let names = list_slowly(&root, |seen| match event {
+                _ if seen != moment => {}
+                UserspaceMakesTheFirst => fs::write(&first, b"").unwrap(),
+                UserspaceRemovesTheLast => fs::remove_file(&first).unwrap(),
+                MapLosesIt => assert!(world.map.remove(b"net/tun")),
+                MapHasItAgain => world.put("net/tun", &tun()),
+            });
+            once(&names, "net", (event, moment));
+            once(&names, "mine", (event, moment));
+            assert_eq!(names.len(), 10, "{names:?}");
+            world.put("net/tun", &tun());
+            drop(fs::remove_file(&first));
+        }
+    }
+    fs::remove_dir(world.path("mine")).unwrap();
+}
+
+/// Does something again and again, until the listings are done.
+fn again(stop: &AtomicBool, done: &AtomicU64, mut act: impl FnMut()) {
+    while !stop.load(Ordering::Relaxed) {
+        act();
+        done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_directory_of_the_map_is_listed_once_while_userspace_comes_and_goes_in_it() {
+    let mut world = World::new();
+    for n in 0..20 {
+        world.put(&format!("tty{n}"), &char_device(4, n, 0o600));
+    }
+    world.put("net/tun", &tun());
+    world.put("bus/usb/001/002", &char_device(189, 1, 0o600));
+    let (stop, made, refused) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let root = &world.root;
+    let path = |name| root.join(name);
+    std::thread::scope(|scope| {
+        let makers = [
+            scope.spawn(|| {
+                again(&stop, &made, || {
+                    fs::write(path("net/first"), b"").unwrap();
+                    fs::remove_file(path("net/first")).unwrap();
+                });
+            }),
+            scope.spawn(|| {
+                again(&stop, &made, || {
+                    fs::create_dir(path("bus/usb/001/mine")).unwrap();
+                    fs::remove_dir(path("bus/usb/001/mine")).unwrap();
+                });
+            }),
+            // root may try, and it is the map's whoever holds it
+            scope.spawn(|| {
+                again(&stop, &refused, || {
+                    for name in ["net", "bus", "bus/usb"] {
+                        fs::remove_dir(path(name)).unwrap_err();
+                        fs::rename(path(name), path("other")).unwrap_err();
+                    }
+                });
+            }),
+        ];
+        for listing in 0..LISTINGS {
+            let names: Vec<String> = if listing % 2 == 0 {
+                list_slowly(&world.root, |_| {})
+            } else {
+                let entries = fs::read_dir(&world.root).unwrap();
+                entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+            };
+            once(&names, "net", listing);
+            once(&names, "bus", listing);
+            let below = list_slowly(&path("bus"), |_| {});
+            once(&below, "usb", listing);
+            if makers.iter().any(|maker| maker.is_finished()) {
+                break;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    println!("# listing: {LISTINGS} listings, {} made, {} refused", of(&made), of(&refused));
+    assert!(of(&made) > 100 && of(&refused) > 10);
+}
