@@ -1,28 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * ACLs. They live with their inode, which is held as long as it has one.
+ *
+ * An ACL is one device's: it ends when the name is another device's, or has no
+ * number any more. One that was set before there was a number goes over to the
+ * device that comes. The mask of an ACL stands in the mode as the group's bits,
+ * and the mode stays with the name: the group keeps of them what the ACL gave
+ * to it.
  */
+#include <linux/ktime.h>
+
 #include "internal.h"
 
 /* inodes that are kept for their ACL; under mapdevfs_attr_lock */
 static LIST_HEAD(acl_inodes);
 
-/* an ACL lives with its inode, which therefore must not go */
-static void hold_for_acl(struct inode *inode, bool hold)
+static void hold(struct mapdevfs_inode *mi)
 {
-	struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
-
-	if (mi->id == MAPDEV_ID_FREE || mi->acl_held == hold)
-		return;
-	mi->acl_held = hold;
-	if (hold) {
-		ihold(inode);
+	if (mi->acl == MAPDEVFS_ACL_NONE) {
+		ihold(&mi->vfs_inode);
 		list_add(&mi->acl_list, &acl_inodes);
-	} else {
-		list_del_init(&mi->acl_list);
-		/* not the last one: the caller came with a dentry */
-		iput(inode);
 	}
+	mi->acl = MAPDEVFS_ACL_HELD;
+}
+
+static void drop(struct mapdevfs_inode *mi)
+{
+	if (mi->acl == MAPDEVFS_ACL_NONE)
+		return;
+	set_cached_acl(&mi->vfs_inode, ACL_TYPE_ACCESS, NULL);
+	mi->acl = MAPDEVFS_ACL_NONE;
+	list_del_init(&mi->acl_list);
+	iput(&mi->vfs_inode);
 }
 
 /**
@@ -37,6 +46,7 @@ static void hold_for_acl(struct inode *inode, bool hold)
 int mapdevfs_change_acl(struct mapdevfs_idmap *idmap, struct inode *inode,
 			struct posix_acl *acl, int type)
 {
+	bool is_maps = MAPDEVFS_I(inode)->id != MAPDEV_ID_FREE;
 	umode_t mode = inode->i_mode;
 	int err;
 
@@ -59,39 +69,165 @@ int mapdevfs_change_acl(struct mapdevfs_idmap *idmap, struct inode *inode,
 	mapdevfs_touch_ctime(inode);
 	if (mode != inode->i_mode) {
 		inode->i_mode = mode;
-		if (MAPDEVFS_I(inode)->id != MAPDEV_ID_FREE)
+		if (is_maps)
 			mapdevfs_store(inode, MAPDEV_EV_MODE);
 	}
 	set_cached_acl(inode, type, acl);
-	hold_for_acl(inode, acl);
+	/* not its last reference: the caller came with a dentry */
+	if (is_maps && !acl)
+		drop(MAPDEVFS_I(inode));
+	else if (is_maps)
+		hold(MAPDEVFS_I(inode));
 	mutex_unlock(&mapdevfs_attr_lock);
 	return 0;
 }
 
-/**
- * mapdevfs_drop_acls() - let go of inodes that were kept for their ACL
- * @all: also those whose object still is in the map
- */
-void mapdevfs_drop_acls(bool all)
+/* the bits of a mode that the group has when the ACL is gone; never more */
+static u32 mode_without(const struct posix_acl *acl, u32 mode)
 {
-	struct mapdevfs_inode *mi, *next;
-	const struct mapdevfs_map *map;
-	LIST_HEAD(gone);
+	const struct posix_acl_entry *entry, *end;
+	u32 group = 0;
 
-	mutex_lock(&mapdevfs_attr_lock);
-	rcu_read_lock();
-	list_for_each_entry_safe(mi, next, &acl_inodes, acl_list) {
-		map = mapdevfs_map_of(mi->space);
-		if (!all && map &&
-		    mapdev_owns_cell(&map->view, mi->id, mi->cell))
-			continue;
-		list_move(&mi->acl_list, &gone);
+	FOREACH_ACL_ENTRY(entry, acl, end) {
+		if (entry->e_tag == ACL_GROUP_OBJ)
+			group = (u32)entry->e_perm << 3;
 	}
+	return mode & ~(0070 & ~group);
+}
+
+static void restore_mode(struct mapdevfs_inode *mi,
+			 const struct mapdev_copy *now)
+{
+	struct posix_acl *acl = get_cached_acl(&mi->vfs_inode, ACL_TYPE_ACCESS);
+	struct mapdev_attr attr = {
+		.uid = now->uid, .gid = now->gid, .stamp = ktime_get_real_ns(),
+	};
+	struct mapdevfs_map *map;
+
+	if (!acl)
+		return;
+	attr.mode = mode_without(acl, now->mode & S_IALLUGO);
+	posix_acl_release(acl);
+	if (attr.mode == (now->mode & S_IALLUGO))
+		return;
+	map = rcu_dereference_protected(mapdevfs_map,
+					lockdep_is_held(&mapdevfs_attr_lock));
+	if (mapdev_set_attr(&map->view, mi->id, mi->cell, &attr))
+		return;
+	rcu_read_lock();
+	mapdevfs_tell(mi->id, mi->cell, MAPDEV_EV_MODE, &attr, false);
 	rcu_read_unlock();
-	list_for_each_entry_safe(mi, next, &gone, acl_list) {
-		list_del_init(&mi->acl_list);
-		mi->acl_held = false;
-		iput(&mi->vfs_inode);
+	/* the object's inode has the mode of before, until it is looked at */
+	WRITE_ONCE(map->salt, map->salt + 1);
+}
+
+static int is_now(struct inode *inode, unsigned long id, void *now)
+{
+	return mapdevfs_describes(inode, now) && igrab(inode);
+}
+
+/* the device has come: its inode gets the ACL, if it is in memory by now */
+static void pass_on(struct mapdevfs_inode *mi, struct mapdev_copy *now)
+{
+	struct inode *heir = find_inode_nowait(mi->vfs_inode.i_sb,
+					       (unsigned long)mi->id, is_now,
+					       now);
+	struct posix_acl *acl;
+
+	mi->acl = MAPDEVFS_ACL_DUE;
+	if (!heir)
+		return;
+	mi->acl = MAPDEVFS_ACL_PASSED;
+	if (MAPDEVFS_I(heir)->acl == MAPDEVFS_ACL_NONE) {
+		acl = get_cached_acl(&mi->vfs_inode, ACL_TYPE_ACCESS);
+		set_cached_acl(heir, ACL_TYPE_ACCESS, acl);
+		posix_acl_release(acl);
+		hold(MAPDEVFS_I(heir));
+	}
+	iput(heir);
+}
+
+/*
+ * What becomes of an ACL by what the map says now. One that is passed on stays
+ * where it was until nobody reads what was replaced (@in_use is false).
+ */
+static void settle(struct mapdevfs_inode *mi, bool in_use)
+{
+	struct inode *inode = &mi->vfs_inode;
+	struct mapdev_copy now = {};
+	bool is_it;
+	int err = mapdevfs_glance(inode, &now);
+
+	if (err == -EAGAIN)
+		return;
+	if (err) {
+		drop(mi);
+		return;
+	}
+	is_it = mapdevfs_describes(inode, &now);
+	if (is_it && mi->acl == MAPDEVFS_ACL_HELD)
+		return;
+	if (!is_it && mi->pending && !(now.flags & MAPDEV_E_PENDING) &&
+	    !((inode->i_mode ^ now.mode) & S_IFMT)) {
+		if (mi->acl != MAPDEVFS_ACL_PASSED)
+			pass_on(mi, &now);
+		if (mi->acl == MAPDEVFS_ACL_PASSED && !in_use)
+			drop(mi);
+		return;
+	}
+	if (mi->acl != MAPDEVFS_ACL_PASSED)
+		restore_mode(mi, &now);
+	drop(mi);
+}
+
+/**
+ * mapdevfs_meet_acls() - see to ACLs that a new inode's object has had
+ * @inode: a device node of the map
+ */
+void mapdevfs_meet_acls(struct inode *inode)
+{
+	const struct mapdevfs_inode *mine = MAPDEVFS_I(inode);
+	struct mapdevfs_inode *mi, *next;
+
+	if (list_empty(&acl_inodes))
+		return;
+	mutex_lock(&mapdevfs_attr_lock);
+	list_for_each_entry_safe(mi, next, &acl_inodes, acl_list) {
+		if (mi != mine && mi->id == mine->id &&
+		    mi->cell == mine->cell && mi->space == mine->space)
+			settle(mi, true);
 	}
 	mutex_unlock(&mapdevfs_attr_lock);
+}
+
+/**
+ * mapdevfs_settle_acls() - see to all ACLs, when nobody reads what was replaced
+ */
+void mapdevfs_settle_acls(void)
+{
+	struct mapdevfs_inode *mi, *next;
+
+	mutex_lock(&mapdevfs_attr_lock);
+	list_for_each_entry_safe(mi, next, &acl_inodes, acl_list)
+		settle(mi, false);
+	mutex_unlock(&mapdevfs_attr_lock);
+}
+
+/**
+ * mapdevfs_end_acls() - end all ACLs
+ *
+ * Called under mapdevfs_attr_lock, while the map is still there.
+ */
+void mapdevfs_end_acls(void)
+{
+	struct mapdevfs_inode *mi, *next;
+
+	list_for_each_entry_safe(mi, next, &acl_inodes, acl_list) {
+		struct mapdev_copy now = {};
+
+		if (mi->acl != MAPDEVFS_ACL_PASSED &&
+		    !mapdevfs_glance(&mi->vfs_inode, &now))
+			restore_mode(mi, &now);
+		drop(mi);
+	}
 }

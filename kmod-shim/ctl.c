@@ -113,7 +113,7 @@ static long publish(struct file *file, const void __user *from)
 	mutex_unlock(&mapdevfs_attr_lock);
 	if (!ret) {
 		synchronize_rcu();
-		mapdevfs_drop_acls(false);
+		mapdevfs_settle_acls();
 		wake_up_all(&mapdevfs_filled);
 	}
 	mapdevfs_map_free(old);
@@ -126,15 +126,16 @@ static long unpublish(struct file *file)
 	long ret = 0;
 
 	mutex_lock(&mapdevfs_attr_lock);
-	if (publisher && publisher != file)
+	if (publisher && publisher != file) {
 		ret = -EBUSY;
-	else
+	} else {
+		mapdevfs_end_acls();
 		old = swap_map(NULL);
+	}
 	mutex_unlock(&mapdevfs_attr_lock);
 	if (ret)
 		return ret;
 	synchronize_rcu();
-	mapdevfs_drop_acls(true);
 	wake_up_all(&mapdevfs_filled);
 	mapdevfs_map_free(old);
 	return 0;
@@ -188,7 +189,7 @@ static long sync_readers(void)
 	mutex_lock(&mapdevfs_attr_lock);
 	mutex_unlock(&mapdevfs_attr_lock);
 	synchronize_rcu_expedited();
-	mapdevfs_drop_acls(false);
+	mapdevfs_settle_acls();
 	wake_up_all(&mapdevfs_filled);
 	return 0;
 }
@@ -211,7 +212,7 @@ static long notify(const void __user *from)
 	atomic64_inc(&mapdevfs_counters.notifies);
 	ret = mapdevfs_notify(&what);
 	if (what.mask & MAPDEV_N_DELETE)
-		mapdevfs_drop_acls(false);
+		mapdevfs_settle_acls();
 	wake_up_all(&mapdevfs_filled);
 	return ret;
 }

@@ -28,10 +28,12 @@ static DECLARE_WAIT_QUEUE_HEAD(events_wait);
  * @cell: its cell
  * @what: MAPDEV_EV_*
  * @attr: as they are now
+ * @asked: by the current process; false when nobody asked for it
  *
  * Called under mapdevfs_attr_lock and RCU, when the map has been written.
  */
-void mapdevfs_tell(u64 id, u32 cell, u32 what, const struct mapdev_attr *attr)
+void mapdevfs_tell(u64 id, u32 cell, u32 what, const struct mapdev_attr *attr,
+		   bool asked)
 {
 	const struct mapdevfs_map *map = rcu_dereference(mapdevfs_map);
 	struct mapdev_event *event;
@@ -56,8 +58,13 @@ void mapdevfs_tell(u64 id, u32 cell, u32 what, const struct mapdev_attr *attr)
 		event->mode = attr->mode;
 		event->uid = attr->uid;
 		event->gid = attr->gid;
-		event->pid = task_tgid_nr_ns(current, &init_pid_ns);
-		event->by = from_kuid_munged(&init_user_ns, current_uid());
+		event->pid = 0;
+		event->by = 0;
+		if (asked) {
+			event->pid = task_tgid_nr_ns(current, &init_pid_ns);
+			event->by = from_kuid_munged(&init_user_ns,
+						     current_uid());
+		}
 	}
 	spin_unlock(&events_lock);
 	wake_up_interruptible(&events_wait);

@@ -82,6 +82,8 @@ static int key_take(struct inode *inode, void *data)
 	struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
 
 	inode->i_ino = map_ino(key->copy->id);
+	/* before somebody finds it, who may give it an ACL */
+	cache_no_acl(inode);
 	inode->i_mode = key->copy->mode & (S_IFMT | S_IALLUGO);
 	inode->i_rdev = (dev_t)key->copy->rdev;
 	mi->space = key->copy->space;
@@ -123,7 +125,6 @@ static void dress(struct inode *inode, const struct mapdev_copy *copy)
 {
 	struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
 
-	cache_no_acl(inode);
 	set_attributes(inode, copy);
 	switch (inode->i_mode & S_IFMT) {
 	case S_IFDIR:
@@ -143,6 +144,7 @@ static void dress(struct inode *inode, const struct mapdev_copy *copy)
 		else if (S_ISBLK(inode->i_mode) &&
 			 (copy->flags & MAPDEV_E_MODULE))
 			inode->i_fop = &mapdevfs_block_fops;
+		mapdevfs_meet_acls(inode);
 	}
 }
 
@@ -203,88 +205,24 @@ void mapdevfs_refresh(struct inode *inode, const struct mapdev_copy *copy,
 		      unsigned long key)
 {
 	struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
-	const struct mapdevfs_map *map;
 	struct mapdev_copy now = {};
+	int err;
 
 	if ((inode->i_mode & S_IALLUGO) == (copy->mode & S_IALLUGO) &&
 	    from_kuid(&init_user_ns, inode->i_uid) == copy->uid &&
 	    from_kgid(&init_user_ns, inode->i_gid) == copy->gid)
 		goto checked;
 	mutex_lock(&mapdevfs_attr_lock);
-	rcu_read_lock();
-	map = mapdevfs_map_of(mi->space);
 	/* the copy may be older than a chmod */
-	if (map && !mapdev_by_id(&map->view, mi->id, mi->cell, &now))
+	err = mapdevfs_glance(inode, &now);
+	if (!err)
 		set_attributes(inode, &now);
-	rcu_read_unlock();
 	mutex_unlock(&mapdevfs_attr_lock);
+	/* to be looked at again */
+	if (err)
+		return;
 checked:
 	WRITE_ONCE(mi->checked, key);
-}
-
-/* what the map says of the object of an inode, whatever its name is */
-static int copy_object(const struct mapdevfs_inode *mi,
-		       struct mapdev_copy *copy)
-{
-	const struct mapdevfs_map *map;
-	int ret = -ENOENT;
-
-	rcu_read_lock();
-	map = mapdevfs_map_of(mi->space);
-	if (map)
-		ret = mapdev_by_id(&map->view, mi->id, mi->cell, copy);
-	rcu_read_unlock();
-	copy->space = mi->space;
-	return ret;
-}
-
-/**
- * mapdevfs_renew() - see to it that a node of the map still is what it was
- * @inode: the node
- * @may_sleep: false in a walk under RCU
- *
- * An inode outlives its name by a descriptor of it, through which /proc opens
- * it again. Its number may be another device's by then.
- *
- * Return: 0, or -ESTALE, upon which the VFS looks names up anew, or an error.
- */
-int mapdevfs_renew(struct inode *inode, bool may_sleep)
-{
-	struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
-	unsigned long key = mapdevfs_key_now();
-	struct mapdev_copy copy = {};
-	int ret, round;
-
-	if (likely(key == READ_ONCE(mi->checked)))
-		return 0;
-	if (!may_sleep)
-		return -ECHILD;
-	for (round = 0; round < MAPDEVFS_BUSY_ROUNDS; round++) {
-		ret = copy_object(mi, &copy);
-		if (ret != -EAGAIN)
-			break;
-		atomic64_inc(&mapdevfs_counters.busy);
-		cond_resched();
-	}
-	if (ret == -ENOENT || (!ret && !mapdevfs_describes(inode, &copy)))
-		return -ESTALE;
-	if (ret)
-		return -EIO;
-	mapdevfs_refresh(inode, &copy, key);
-	return 0;
-}
-
-/* nobody has rights that he had to what the node was before */
-static int mapdevfs_may(struct mapdevfs_idmap *idmap, struct inode *inode,
-			int mask)
-{
-	const struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
-	int err = 0;
-
-	if (unlikely(mapdevfs_key_now() != READ_ONCE(mi->checked)) &&
-	    mapdevfs_is_maps_node(inode))
-		err = mapdevfs_renew(inode, !(mask & MAY_NOT_BLOCK));
-	return err ? err : generic_permission(idmap, inode, mask);
 }
 
 /**
@@ -307,7 +245,7 @@ void mapdevfs_store(struct inode *inode, u32 what)
 	rcu_read_lock();
 	map = mapdevfs_map_of(mi->space);
 	if (map && !mapdev_set_attr(&map->view, mi->id, mi->cell, &attr))
-		mapdevfs_tell(mi->id, mi->cell, what, &attr);
+		mapdevfs_tell(mi->id, mi->cell, what, &attr, true);
 	rcu_read_unlock();
 }
 

@@ -26,7 +26,8 @@
 /**
  * struct mapdevfs_map - the published map
  * @view: the reader's
- * @salt: makes generations of different maps differ
+ * @salt: makes generations of different maps differ; one more makes all that
+ *	was read be read anew
  * @file: the daemon's memory, so that it can have it back
  * @pages: held as long as the map
  */
@@ -51,13 +52,28 @@ struct mapdevfs_place {
 };
 
 /**
+ * enum mapdevfs_acl - what an inode's ACL is
+ * @MAPDEVFS_ACL_NONE: there is none
+ * @MAPDEVFS_ACL_HELD: its own
+ * @MAPDEVFS_ACL_DUE: that of the device which has come, once it has an inode
+ * @MAPDEVFS_ACL_PASSED: that device's, which has it
+ */
+enum mapdevfs_acl {
+	MAPDEVFS_ACL_NONE,
+	MAPDEVFS_ACL_HELD,
+	MAPDEVFS_ACL_DUE,
+	MAPDEVFS_ACL_PASSED,
+};
+
+/**
  * struct mapdevfs_inode - an inode of the file system
  * @space: the id space that @id is of; 0 for the root, which every map has
  * @id: the map's object, 0 for what userspace made
  * @checked: the state of the map in which it was seen to be this object
  * @cell: the object's cell
  * @pending: a name without a number yet
- * @acl_held: on the list of inodes that are kept for their ACL
+ * @acl: of one of the map: what its ACL is; under mapdevfs_attr_lock
+ * @acl_list: inodes that are kept for their ACL
  * @pins: of a directory: what userspace made in it
  * @pin_bits: of a directory: a bit for each hash of a name in @pins
  * @number_fops: the kernel's own operations of a device node
@@ -69,7 +85,7 @@ struct mapdevfs_inode {
 	unsigned long checked;
 	u32 cell;
 	bool pending;
-	bool acl_held;
+	enum mapdevfs_acl acl;
 	struct list_head acl_list;
 	struct list_head pins;
 	unsigned long pin_bits;
@@ -178,7 +194,8 @@ static inline unsigned long mapdevfs_key_now(void)
 	rcu_read_lock_sched();
 	map = rcu_dereference_sched(mapdevfs_map);
 	if (likely(map))
-		key = (unsigned long)mapdev_gen(&map->view) + map->salt;
+		key = (unsigned long)mapdev_gen(&map->view) +
+		      READ_ONCE(map->salt);
 	else
 		key = READ_ONCE(mapdevfs_epoch);
 	rcu_read_unlock_sched();
@@ -213,7 +230,6 @@ bool mapdevfs_describes(const struct inode *inode,
 			const struct mapdev_copy *copy);
 void mapdevfs_refresh(struct inode *inode, const struct mapdev_copy *copy,
 		      unsigned long key);
-int mapdevfs_renew(struct inode *inode, bool may_sleep);
 void mapdevfs_store(struct inode *inode, u32 what);
 int mapdevfs_setattr(struct mapdevfs_idmap *idmap, struct dentry *dentry,
 		     struct iattr *iattr);
@@ -222,8 +238,16 @@ ino_t mapdevfs_user_ino(void);
 extern const struct inode_operations mapdevfs_node_iops;
 extern const struct inode_operations mapdevfs_link_iops;
 
+/* renew.c */
+int mapdevfs_glance(const struct inode *inode, struct mapdev_copy *copy);
+int mapdevfs_reread(const struct inode *inode, struct mapdev_copy *copy);
+int mapdevfs_renew(struct inode *inode, bool may_sleep);
+int mapdevfs_may(struct mapdevfs_idmap *idmap, struct inode *inode, int mask);
+
 /* acl.c */
-void mapdevfs_drop_acls(bool all);
+void mapdevfs_meet_acls(struct inode *inode);
+void mapdevfs_settle_acls(void);
+void mapdevfs_end_acls(void);
 
 /* names.c */
 extern const struct dentry_operations mapdevfs_dops;
@@ -299,7 +323,8 @@ void mapdevfs_ctl_exit(void);
 extern u64 mapdevfs_changes;
 int mapdevfs_events_init(void);
 void mapdevfs_events_exit(void);
-void mapdevfs_tell(u64 id, u32 cell, u32 what, const struct mapdev_attr *attr);
+void mapdevfs_tell(u64 id, u32 cell, u32 what, const struct mapdev_attr *attr,
+		   bool asked);
 ssize_t mapdevfs_read_events(char __user *to, size_t size, bool wait);
 bool mapdevfs_poll_events(struct file *file, struct poll_table_struct *table);
 void mapdevfs_forget_events(void);

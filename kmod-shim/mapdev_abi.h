@@ -289,7 +289,8 @@ struct mapdev_stats {
  * @chg: the count of this change
  * @stamp: nanoseconds since 1970
  * @mode: permission bits
- * @pid, @by: process and user who changed it
+ * @pid, @by: process and user who changed it; 0 when the kernel did by itself,
+ *	as an ACL ended
  */
 struct mapdev_event {
 	__u64 id;
@@ -311,7 +312,11 @@ struct mapdev_event {
 #define MAPDEV_PUBLISH		_IOW(MAPDEV_IOC_MAGIC, 1, struct mapdev_publish)
 #define MAPDEV_UNPUBLISH	_IO(MAPDEV_IOC_MAGIC, 2)
 #define MAPDEV_STATS		_IOR(MAPDEV_IOC_MAGIC, 3, struct mapdev_stats)
-/* waits until no reader holds what was replaced; wakes opens that wait */
+/*
+ * Waits until no reader holds what was replaced; wakes opens that wait, and ends
+ * ACLs of devices that are gone. Called whenever the device of a name is another
+ * one.
+ */
 #define MAPDEV_SYNC		_IO(MAPDEV_IOC_MAGIC, 4)
 /* EEXIST: userspace made something of this name, which stays */
 #define MAPDEV_NOTIFY		_IOW(MAPDEV_IOC_MAGIC, 5, struct mapdev_notify)

@@ -16,6 +16,25 @@
 /* directories of userspace's in each other, with names of the map in them */
 #define MAX_DEPTH	32
 
+static int look_once(const struct mapdevfs_place *dir, const struct qstr *name,
+		     struct mapdev_copy *copy)
+{
+	const struct mapdevfs_map *map;
+	int ret = -ENOENT;
+
+	rcu_read_lock();
+	map = mapdevfs_map_of(dir->space);
+	if (map) {
+		ret = mapdev_find(&map->view, dir->id, name->name, name->len,
+				  copy);
+		copy->space = map->view.id_space;
+	}
+	rcu_read_unlock();
+	if (!ret && !mapdevfs_is_sound(dir->id, copy))
+		return -EIO;
+	return ret;
+}
+
 /**
  * mapdevfs_look() - find a name in the map
  * @dir: the directory
@@ -27,27 +46,20 @@
 int mapdevfs_look(const struct mapdevfs_place *dir, const struct qstr *name,
 		  struct mapdev_copy *copy)
 {
-	const struct mapdevfs_map *map;
 	int ret, round;
 
 	for (round = 0; round < MAPDEVFS_BUSY_ROUNDS; round++) {
-		rcu_read_lock();
-		map = mapdevfs_map_of(dir->space);
-		ret = -ENOENT;
-		if (map) {
-			ret = mapdev_find(&map->view, dir->id, name->name,
-					  name->len, copy);
-			copy->space = map->view.id_space;
-		}
-		rcu_read_unlock();
-		if (!ret && !mapdevfs_is_sound(dir->id, copy))
-			return -EIO;
+		ret = look_once(dir, name, copy);
 		if (ret != -EAGAIN)
 			return ret;
 		atomic64_inc(&mapdevfs_counters.busy);
 		cond_resched();
 	}
-	return -EIO;
+	/* who changes attributes may have been scheduled away */
+	mutex_lock(&mapdevfs_attr_lock);
+	ret = look_once(dir, name, copy);
+	mutex_unlock(&mapdevfs_attr_lock);
+	return ret == -EAGAIN ? -EIO : ret;
 }
 
 /**
@@ -71,7 +83,7 @@ static int resolve(struct dentry *dir, struct mapdevfs_place *place, int depth)
 {
 	struct mapdevfs_inode *mi = MAPDEVFS_I(d_inode(dir));
 	struct name_snapshot name;
-	struct mapdev_copy copy = {};
+	struct mapdev_copy copy = { .no_attr = true };
 	struct dentry *parent;
 	int err;
 

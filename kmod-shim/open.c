@@ -99,33 +99,19 @@ static struct load *get_load(const char *alias)
 	return fresh;
 }
 
-/* what became of a name without a number */
-enum filled { FILLED_NOT, FILLED_YES, FILLED_BUSY };
-
-static enum filled look(const struct inode *inode, struct mapdev_copy *copy)
+/* one that is gone may have come back under another id */
+static bool is_pending(int err, const struct mapdev_copy *copy)
 {
-	const struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
-	const struct mapdevfs_map *map;
-	int ret = -ENOENT;
-
-	rcu_read_lock();
-	map = mapdevfs_map_of(mi->space);
-	if (map)
-		ret = mapdev_by_id(&map->view, mi->id, mi->cell, copy);
-	rcu_read_unlock();
-	if (ret == -EAGAIN)
-		return FILLED_BUSY;
-	/* one that is gone may have come back under another id */
-	if (ret || !(copy->flags & MAPDEV_E_PENDING))
-		return FILLED_YES;
-	return FILLED_NOT;
+	return !err && (copy->flags & MAPDEV_E_PENDING);
 }
 
+/* for a condition that is waited for: it must not sleep */
 static bool is_filled(const struct inode *inode)
 {
-	struct mapdev_copy copy = {};
+	struct mapdev_copy copy = { .no_attr = true };
+	int err = mapdevfs_glance(inode, &copy);
 
-	return look(inode, &copy) == FILLED_YES;
+	return err != -EAGAIN && !is_pending(err, &copy);
 }
 
 /*
@@ -177,23 +163,18 @@ static int wait_for_number(const struct inode *inode, const char *alias)
 
 static int mapdevfs_open_pending(struct inode *inode, struct file *file)
 {
-	struct mapdev_copy copy = {};
+	struct mapdev_copy copy = { .no_attr = true };
 	int ret;
 
 	atomic64_inc(&mapdevfs_counters.pending_opens);
 	copy.aux = kmalloc(MAPDEV_AUX_MAX + 1, GFP_KERNEL);
 	if (!copy.aux)
 		return -ENOMEM;
-	switch (look(inode, &copy)) {
-	case FILLED_YES:
+	ret = mapdevfs_reread(inode, &copy);
+	if (ret != -EIO && !is_pending(ret, &copy))
 		ret = -EOPENSTALE;
-		break;
-	case FILLED_NOT:
+	else if (!ret)
 		ret = copy.aux[0] ? wait_for_number(inode, copy.aux) : -ENXIO;
-		break;
-	default:
-		ret = -ENXIO;
-	}
 	kfree(copy.aux);
 	return ret;
 }

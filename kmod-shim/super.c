@@ -47,7 +47,7 @@ void mapdevfs_put_super(struct super_block *sb)
 
 static struct inode *mapdevfs_alloc_inode(struct super_block *sb)
 {
-	struct mapdevfs_inode *mi = kmem_cache_alloc(inode_cache, GFP_KERNEL);
+	struct mapdevfs_inode *mi = alloc_inode_sb(sb, inode_cache, GFP_KERNEL);
 
 	if (!mi)
 		return NULL;
@@ -56,7 +56,7 @@ static struct inode *mapdevfs_alloc_inode(struct super_block *sb)
 	mi->checked = 0;
 	mi->cell = 0;
 	mi->pending = false;
-	mi->acl_held = false;
+	mi->acl = MAPDEVFS_ACL_NONE;
 	mi->pin_bits = 0;
 	mi->number_fops = NULL;
 	INIT_LIST_HEAD(&mi->acl_list);
@@ -152,7 +152,9 @@ static void mapdevfs_kill_sb(struct super_block *sb)
 	spin_unlock(&super_lock);
 	if (sb->s_root) {
 		mapdevfs_drop_pins();
-		mapdevfs_drop_acls(true);
+		mutex_lock(&mapdevfs_attr_lock);
+		mapdevfs_end_acls();
+		mutex_unlock(&mapdevfs_attr_lock);
 	}
 	kill_anon_super(sb);
 }

@@ -66,7 +66,7 @@ impl MapWriter {
     }
 
     /// Takes in what the kernel tells of one object; `None` for one that is gone, or if nothing
-    /// is new.
+    /// is new. Nobody did what the kernel did by itself.
     pub fn changed_by_kernel(&mut self, change: &AttributeChange) -> Option<KernelChange> {
         let id = self.object(change.cell)?.id;
         if id != change.id {
@@ -74,7 +74,8 @@ impl MapWriter {
         }
         // later changes may be in the cell already
         let found = self.take_in(change.cell)?;
-        Some(KernelChange { by: Some((change.pid, change.by)), ..found })
+        let by = (change.pid != 0).then_some((change.pid, change.by));
+        Some(KernelChange { by, ..found })
     }
 
     /// Takes in everything that the kernel changed, after it has dropped events.
@@ -156,11 +157,11 @@ impl MapWriter {
         }
     }
 
-    /// Opens of a name without a number wait until it has one.
-    pub(super) fn wake_opens(&mut self) {
-        let woken = self.kernel.as_mut().map_or(Ok(()), |kernel| kernel.sync());
-        if let Err(error) = woken {
-            warn!("the kernel wakes no opens: {error}");
+    /// Opens of a name without a number wait until it has one, and an ACL ends with its device.
+    pub(super) fn device_changed(&mut self) {
+        let synced = self.kernel.as_mut().map_or(Ok(()), |kernel| kernel.sync());
+        if let Err(error) = synced {
+            warn!("the kernel wakes no opens and ends no ACL: {error}");
         }
     }
 

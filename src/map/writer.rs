@@ -195,14 +195,14 @@ impl MapWriter {
             return Ok(Change::Unchanged);
         }
         if !same_body {
-            let numbered = matches!(old.kind, Kind::Pending { .. });
+            let other_device = !matches!(old.kind, Kind::Link { .. }) && old.kind != node.kind;
             self.with_room(|map| map.try_swap(cell, &node))?;
             // it is so from here on, even if owner and mode cannot be changed below
             if let Some(Some(body)) = self.object_mut(cell).map(|object| object.node.as_mut()) {
                 (body.kind, body.flags) = (node.kind.clone(), node.flags);
             }
-            if numbered {
-                self.wake_opens();
+            if other_device {
+                self.device_changed();
             }
         }
         // an unset cell leaves the word to the entry, which has just been written

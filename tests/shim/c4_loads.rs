@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -10,10 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mapdev::map::layout::{E_LIVE, E_MODULE};
+use mapdev::map::layout::{ATTR_SIZE, E_LIVE, E_MODULE, attr, header};
 use mapdev::map::{Kind, Node};
+use memmap2::{MmapOptions, MmapRaw};
 
-use super::world::{ENXIO, World, device, names, patient};
+use super::hostile::word;
+use super::world::{ENXIO, World, device, names, null, patient};
 
 pub(crate) fn is_loaded(module: &str) -> bool {
     Path::new("/sys/module").join(module).join("refcnt").exists()
@@ -25,7 +28,7 @@ pub(crate) fn unload(module: &str) {
     }
 }
 
-fn pending(alias: &str, block: bool, mode: u32) -> Node {
+pub(crate) fn pending(alias: &str, block: bool, mode: u32) -> Node {
     let kind = Kind::Pending { block, alias: alias.as_bytes().into() };
     Node { kind, mode, uid: 0, gid: 0, flags: E_MODULE }
 }
@@ -39,7 +42,7 @@ pub(crate) fn open_as(path: PathBuf, user: u32) -> bool {
 }
 
 /// Stands in for the daemon: waits for the device of a name, and fills its number in.
-fn fill_in(world: &mut World, name: &str, sysfs: &str, stop: &AtomicBool) {
+pub(crate) fn fill_in(world: &mut World, name: &str, sysfs: &str, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let Ok(number) = fs::read_to_string(Path::new(sysfs).join("dev")) else {
             std::thread::yield_now();
@@ -195,4 +198,37 @@ fn a_block_device_of_a_module_is_opened_by_its_static_number() {
     let opened: io::Result<File> = File::open(world.path("loop0"));
     opened.unwrap();
     assert!(is_loaded("loop"));
+}
+
+/// Makes every cell of owner and mode look as if it were just being written, or the contrary.
+fn write_cells(memory: &mut MmapRaw, being_written: bool) {
+    let mut header = |at| word(memory, at).load(Ordering::Relaxed);
+    let (first, cells) = (header(header::ATTRS_OFF), header(header::N_ENTRIES));
+    for cell in 0..cells {
+        let at = usize::try_from(first + cell * ATTR_SIZE).unwrap();
+        let seq = word(memory, at + attr::SEQ);
+        seq.store(
+            seq.load(Ordering::Relaxed) / 2 * 2 + u32::from(being_written),
+            Ordering::Release,
+        );
+    }
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn an_open_waits_for_the_number_also_while_the_owner_is_being_changed() {
+    unload("mapdev_probe");
+    let mut world = World::new();
+    world.put("slow", &pending("devname:mapdev-probe", false, 0o600));
+    let path = world.path("slow");
+    assert_eq!(fs::metadata(&path).unwrap().rdev(), 0);
+    let mut memory = MmapOptions::new().map_raw(&world.map.as_fd()).unwrap();
+    write_cells(&mut memory, true);
+    let opener = std::thread::spawn(move || File::open(path));
+    while !is_loaded("mapdev_probe") && !opener.is_finished() {
+        std::thread::yield_now();
+    }
+    write_cells(&mut memory, false);
+    world.put("slow", &null());
+    assert_eq!(opener.join().unwrap().unwrap().metadata().unwrap().rdev(), 1 << 8 | 3);
 }

@@ -11,8 +11,12 @@ use mapdev::map::shim::Told;
 use mapdev::map::{Change, Lookup, MapReader, Node};
 use serde_json::Value;
 
+use super::acls::grant;
 use super::daemon::{Machine, wait};
 use super::world::{EPERM, World, char_device, null};
+
+/// Changes of names beside changes of owners.
+const ROUNDS: u32 = 5000;
 
 fn read(world: &World, name: &str) -> (u32, u32, u32) {
     let reader = MapReader::open(world.map.read_only_fd().unwrap()).unwrap();
@@ -123,6 +127,44 @@ fn a_chmod_that_races_with_growth_is_not_lost() {
 
 #[test]
 #[ignore = "in the virtual machine"]
+fn no_look_fails_because_of_a_change_of_mode_or_owner() {
+    let mut world = World::new();
+    for n in 0..4 {
+        world.put(&format!("tty{n}"), &char_device(4, n, 0o600));
+    }
+    let stop = &AtomicBool::new(false);
+    let paths: Vec<_> = (0..4).map(|n| world.path(&format!("tty{n}"))).collect();
+    std::thread::scope(|scope| {
+        let changers = [0, 1].map(|which| {
+            let path = &paths[which];
+            scope.spawn(move || {
+                let mut round = 0_u32;
+                while !stop.load(Ordering::Relaxed) {
+                    round += 1;
+                    chown(path, Some(round), None).unwrap();
+                }
+            })
+        });
+        let lookers = [0, 1].map(|which| {
+            let path = &paths[which];
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    fs::metadata(path).unwrap();
+                }
+            })
+        });
+        // each makes all names be looked up anew
+        for _ in 0..ROUNDS {
+            world.put("other", &null());
+            assert!(world.map.remove(b"other"));
+        }
+        stop.store(true, Ordering::Relaxed);
+        changers.into_iter().chain(lookers).for_each(|thread| thread.join().unwrap());
+    });
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
 fn events_that_are_dropped_mean_compare_everything() {
     let mut world = World::new();
     for n in 0..3000 {
@@ -154,19 +196,7 @@ fn c6_permission_is_the_kernels_own_check_with_acls() {
     world.put("null", &char_device(1, 3, 0o600));
     fs::set_permissions(&world.root, fs::Permissions::from_mode(0o755)).unwrap();
     assert!(!as_user(&world, "null"));
-    // version 2; user::rw-, user:1000:rw-, group::---, mask::rw-, other::---
-    let acl: Vec<u8> = [2_u32.to_le_bytes().to_vec()]
-        .into_iter()
-        .chain([(1, 6, !0), (2, 6, 1000), (4, 0, !0), (16, 6, !0), (32, 0, !0)].map(
-            |(tag, perm, id): (u16, u16, u32)| {
-                [&tag.to_le_bytes()[..], &perm.to_le_bytes(), &id.to_le_bytes()].concat()
-            },
-        ))
-        .flatten()
-        .collect();
-    let flags = rustix::fs::XattrFlags::empty();
-    let name = "system.posix_acl_access";
-    rustix::fs::setxattr(world.path("null"), name, &acl, flags).unwrap();
+    grant(&world.path("null"), 0);
     assert!(as_user(&world, "null"));
     assert_eq!(read(&world, "null").0, 0o660, "the mask is the group's bits");
     // it stays when everything cached is thrown away, and when the map is replaced

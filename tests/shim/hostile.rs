@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use mapdev::map::layout::header;
@@ -75,15 +75,21 @@ fn longest_stall(stop: &AtomicBool) -> u64 {
     longest
 }
 
+/// A word of a map's memory.
+pub(crate) fn word(memory: &mut MmapRaw, at: usize) -> &AtomicU32 {
+    assert!(at.is_multiple_of(4) && at + 4 <= memory.len());
+    #[expect(unsafe_code, reason = "the map's memory is shared with the kernel on purpose")]
+    // SAFETY: aligned, within the mapping, which lives as long as the borrow.
+    unsafe {
+        &*memory.as_mut_ptr().add(at).cast::<AtomicU32>()
+    }
+}
+
 /// Writes words into the map that lead astray: numbers of entries, offsets, bits, noise.
 fn corrupt(memory: &mut MmapRaw, dice: &mut Dice, copy: &[u8]) {
     let words = u64::try_from(memory.len() / 4).unwrap();
-    let write = |at: u64, value: u32| {
-        let at = usize::try_from(at).unwrap() * 4;
-        #[expect(unsafe_code, reason = "the map's memory is shared with the kernel on purpose")]
-        // SAFETY: aligned, within the mapping, which lives as long as the borrow.
-        let word = unsafe { &*memory.as_mut_ptr().add(at).cast::<std::sync::atomic::AtomicU32>() };
-        word.store(value, Ordering::Relaxed);
+    let mut write = |at: u64, value: u32| {
+        word(memory, usize::try_from(at).unwrap() * 4).store(value, Ordering::Relaxed);
     };
     let counter = u64::try_from(header::GEN / 4).unwrap();
     for _ in 0..dice.roll(32) {

@@ -2,6 +2,7 @@
 //! and boots it. A test that shows a claim of the design has its number in front of its name.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod acls;
 mod c1_names;
 mod c2_changes;
 mod c3_builtin;
