@@ -6,7 +6,7 @@ SECONDS ?= 60
 CARGO   ?= cargo
 GEN     := target/generated
 
-.PHONY: help run vm check check-kasan check-newest bench fuzz deb man generated install advisories clean
+.PHONY: help run vm check check-shim check-kasan check-newest bench fuzz deb man generated install advisories clean
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -22,6 +22,10 @@ vm:
 #: make check       all that CI runs: format, lints, docs, tests, licences, package, virtual machine
 check:
 	@scripts/check.sh
+
+#: make check-shim  the kernel module for long: stresses of 60 s, 2 million hostile operations, 100 kills
+check-shim:
+	SHIM_SECONDS=60 SHIM_OPERATIONS=2000000 SHIM_KILLS=100 VM_SECONDS=7200 tests/vm/shim.sh
 
 #: make check-kasan the kernel module under KASAN, lockdep and UBSAN; builds a kernel the first time
 check-kasan:

@@ -122,7 +122,8 @@ fn a_writers_close_is_told_but_not_that_of_the_event_itself() {
 
             listener.until(machine.tell("change", &disk, &[("LIVE_WRITE", "1")]));
             bus.settle();
-            assert!(!told() && watched("b7:6"), "the event heard itself");
+            assert!(!told(), "the event heard itself: {}", daemon.log());
+            assert!(watched("b7:6"), "it is no longer watched: {}", daemon.log());
 
             daemon.kill();
             let daemon = Daemon::start(&machine, &machine.place, &bus, &manager, &ACTIVE);

@@ -88,7 +88,9 @@ fn labels_of(labels: impl Iterator<Item = String>, answer: &mut Answer) {
 /// What is remembered of the device.
 pub(crate) fn remember(record: &Record, answer: &mut Answer) {
     let mut put = |key: &str, list: &[Vec<u8>]| {
-        let mut list: Vec<_> = list.iter().map(|entry| String::from_utf8_lossy(entry)).collect();
+        // a tag that is empty costs udev the device's properties, and is none to us
+        let list = list.iter().filter(|entry| !entry.is_empty());
+        let mut list: Vec<_> = list.map(|entry| String::from_utf8_lossy(entry)).collect();
         list.sort();
         answer.insert(key.to_owned(), list.join(" "));
     };
