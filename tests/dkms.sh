@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # dkms.sh PACKAGE.deb: installs mapdevfs-dkms in a Debian with DKMS and the headers of two kernels, stable's
-# and its backports', and looks at what was built; removes it again. Prints lines of TAP. Wants root.
+# and its backports', and looks at what was built; removes it again. Then once more where mapdev, whose package
+# is in the same folder, is in the initramfs. Prints lines of TAP. Wants root.
 #
 # The Debian is made once and kept in target/vm; what is written to it is thrown away.
 # shellcheck disable=SC2317 # called by check
@@ -16,7 +17,7 @@ make_base() {
     rm -rf "$base.new"
     # a second kernel's headers beside the first's: its package by its own name
     # shellcheck disable=SC2016 # mmdebstrap expands its $1
-    mmdebstrap --quiet --variant=minbase --include=dkms,gcc,make,linux-headers-cloud-amd64 \
+    mmdebstrap --quiet --variant=minbase --include=dkms,gcc,make,linux-headers-cloud-amd64,initramfs-tools \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
         --customize-hook="echo 'deb $mirror bookworm-backports main' >\"\$1/etc/apt/sources.list.d/backports.list\"" \
         --customize-hook='chroot "$1" apt-get -qq update' \
@@ -41,6 +42,7 @@ mount -t overlay -o "lowerdir=$base,upperdir=$work/upper,workdir=$work/work" ove
 root=$work/root
 mount -t proc proc "$root/proc"
 cp "$deb" "$root/root/mapdevfs.deb"
+dpkg-deb -x "${deb%/*}"/mapdev_*.deb "$root"
 
 count=0 failed=0
 check() {
@@ -63,6 +65,15 @@ built() {
     }
     modinfo -F vermagic "$file" | grep "^$1 "
 }
+# the initramfs that `update-initramfs -u` makes anew
+newest() { (cd "$root/boot" && printf '%s\n' initrd.img-*) | sort -V | tail -n 1; }
+initramfs_made() {
+    local release
+    for release in $(releases); do chroot "$root" update-initramfs -c -k "$release"; done
+}
+in_initramfs() { chroot "$root" lsinitramfs "/boot/$(newest)" | grep "/$1\$"; }
+not_in_initramfs() { ! in_initramfs "$1"; }
+mapdev_wanted() { sed -i "s/^MAPDEV=.*/MAPDEV=$1/" "$root/etc/mapdev/initramfs.conf"; }
 none_left() { [ -z "$(find "$root/lib/modules" "$root/usr/src" -name 'mapdevfs*')" ]; }
 
 check "there are the headers of two kernels" [ "$(releases | wc -l)" -ge 2 ]
@@ -72,5 +83,19 @@ for release in $(releases); do
 done
 check "the package is removed" chroot "$root" dpkg -P mapdevfs-dkms
 check "nothing is left" none_left
+mapdev_wanted yes
+check "an initramfs with mapdevd is made" initramfs_made
+check "mapdevd is in it" in_initramfs mapdevd
+check "there is no module for it" not_in_initramfs mapdevfs.ko
+check "the package installs, and makes it anew" chroot "$root" dpkg -i /root/mapdevfs.deb
+check "with the module" in_initramfs mapdevfs.ko
+check "the package is removed" chroot "$root" dpkg -r mapdevfs-dkms
+check "and the module is gone from the initramfs" not_in_initramfs mapdevfs.ko
+mapdev_wanted no
+check "where mapdev is not in the initramfs, the package installs" chroot "$root" dpkg -i /root/mapdevfs.deb
+check "and leaves the initramfs alone" not_in_initramfs mapdevfs.ko
+rm "$root/usr/sbin/update-initramfs"
+mapdev_wanted yes
+check "without update-initramfs it installs too" chroot "$root" dpkg -i /root/mapdevfs.deb
 echo "1..$count"
 exit $failed

@@ -12,6 +12,11 @@ said() { journalctl -b --no-pager -o cat | grep -q "$1" || { echo "not said: $1"
 found_by() { is "$(findmnt -no SOURCE /)" /dev/vda && is "$(readlink -f /dev/disk/by-uuid/0d5c8a6e-8f3b-4f0c-9d1e-6d6170646576)" /dev/vda; }
 ran() { grep -q "$1" /run/mark-processes || { cat /run/mark-processes; return 1; }; }
 owner() { is "$(stat -c %u /dev/tty9)" 77; }
+another() {
+    local first second
+    read -r first </run/mark-killed && read -r second </run/mark-pid && [ "$first" != "$second" ] &&
+        said "mapdevd has ended, and is started again"
+}
 same() { is "$(stat -c %i /dev/tty9 /dev/mine)" "$(cat /run/mark)"; }
 mine() { is "$(cat /dev/mine/file)" text; }
 
@@ -24,6 +29,7 @@ if grep -q mapdev.mode=shadow /proc/cmdline; then
     check "/dev is devtmpfs" alone devtmpfs
 else
     check "mapdevd was the initramfs's device manager" ran mapdevd
+    check "it was killed, and another one found the disk" another
     check "/dev is the map" is_map
     check "and nothing is beneath it" alone mapdevfs
     check "the map was on /dev before there was a systemd" was_map

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # initramfs.sh [FOLDER [RELEASE-PREFIX]]: boots Debian from a disk by an initramfs that its update-initramfs
-# makes, with mapdevd of FOLDER as device manager of both, and has initramfs-guest.sh look at what came of it.
+# makes, with mapdevd of FOLDER as device manager of both, and has initramfs-guest.sh look at what came of it;
+# in the initramfs, mapdevd is killed before the disk is there.
 # Wants root. MODE=shadow says so on the kernel's command line: then all is as without mapdevd.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -20,6 +21,15 @@ make_disk() {
     local root=$1 release=$2
     new_overlay tests/vm/initramfs-guest.sh
     install_mapdev "$binaries"
+    # before any disk is there
+    install -D -m 0755 /dev/stdin "$guest/etc/initramfs-tools/scripts/init-top/kill" <<'SCRIPT'
+#!/bin/sh
+case ${1:-} in prereqs) echo udev; exit 0 ;; esac
+[ -s /run/mapdev/initramfs.pid ] || exit 0
+read -r pid </run/mapdev/initramfs.pid
+kill -9 "$pid"
+echo "$pid" >/run/mark-killed
+SCRIPT
     install -D -m 0755 /dev/stdin "$guest/etc/initramfs-tools/scripts/local-bottom/mark" <<'SCRIPT'
 #!/bin/sh
 case ${1:-} in prereqs) exit 0 ;; esac
@@ -27,6 +37,7 @@ chown 77 /dev/tty9
 mkdir /dev/mine && echo text >/dev/mine/file
 stat -c %i /dev/tty9 /dev/mine >/run/mark
 stat -f -c %t /dev >/run/mark-kind
+cat /run/mapdev/initramfs.pid >/run/mark-pid
 cat /proc/[0-9]*/comm >/run/mark-processes
 SCRIPT
     # beside what klibc has
