@@ -38,8 +38,16 @@ build() {
     fi
 }
 
+# as of another version of the map, which refuses ours: only that number differs
+other=$PWD/target/shim/other
+mkdir -p "$other"
+cp -u kmod-shim/*.[ch] kmod-shim/Kbuild "$other/"
+sed 's/^\(#define MAPDEV_VERSION\s*\)1U$/\199U/' kmod-shim/mapdev_abi.h >"$other/new"
+cmp -s "$other/new" "$other/mapdev_abi.h" || mv "$other/new" "$other/mapdev_abi.h"
+
 if [ $# -eq 2 ]; then
     build kmod-shim "$PWD/target/shim/$2/mapdevfs" -C "$1"
+    build "$other" "$PWD/target/shim/$2/other" -C "$1"
     build tests/vm/module "$PWD/target/shim/$2/probe" -C "$1"
     exit
 fi
@@ -49,6 +57,7 @@ while read -r suite; do
     headers=("$suite"/usr/src/linux-headers-*-amd64)
     common=("$suite"/usr/src/linux-headers-*-common)
     build kmod-shim "$folder/mapdevfs" -C "${headers[0]}" -f "${common[0]}/Makefile"
+    build "$other" "$folder/other" -C "${headers[0]}" -f "${common[0]}/Makefile"
     build tests/vm/module "$folder/probe" -C "${headers[0]}" -f "${common[0]}/Makefile"
     echo "$suite $release $folder"
 done < <(scripts/kernels.sh)

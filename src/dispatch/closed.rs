@@ -139,6 +139,22 @@ impl Dispatch {
         self.see_to_closed();
     }
 
+    /// What is watched is a node and not its name, and the nodes of `/dev` are others now.
+    pub(super) fn renew_watches(&mut self) {
+        let Watching { watch: Some(watch), off, .. } = &mut self.watching else { return };
+        for known in self.table.iter() {
+            // an event begins the watch anew when it ends
+            if !watch.has(&known.id) || off.contains(&known.id) {
+                continue;
+            }
+            let Some(name) = known.devname() else { continue };
+            let node = self.config.dev.join(OsStr::from_bytes(name));
+            if let Err(error) = watch.begin(&known.id, &node) {
+                warn!("{}: its node cannot be watched: {error}", known.id);
+            }
+        }
+    }
+
     /// The event did nothing: whoever was watched is.
     pub(super) fn leave_watch(&mut self, id: &DeviceId) {
         self.watching.off.remove(id);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::Dispatch;
 use super::command::Notice;
@@ -51,33 +51,9 @@ fn some(events: &Events) -> io::Result<Vec<Told>> {
 }
 
 impl Dispatch {
-    /// Publishes the map to the kernel; without the module, or when it refuses, goes on without.
-    pub(super) fn attach_kernel(&mut self) {
-        if self.publisher.is_served() {
-            return;
-        }
-        match self.try_attach() {
-            Ok(Some(events)) => {
-                self.kernel = Some(events);
-                info!("the kernel serves the map");
-                self.make_again();
-            }
-            Ok(None) => {}
-            Err(error) => warn!("the kernel does not serve the map: {error}"),
-        }
-    }
-
-    #[expect(deprecated, reason = "the successor is unsafe, for types whose number may change")]
-    fn try_attach(&mut self) -> io::Result<KernelEvents> {
-        let Some(shim) = shim(&self.config)? else { return Ok(None) };
-        let events = AsyncFd::with_interest(shim.events()?, Interest::READABLE)?;
-        self.publisher.attach(Box::new(shim))?;
-        Ok(Some(events))
-    }
-
     /// The module may be loaded long after the daemon was started.
     pub(super) fn notice_module(&mut self, known: &Known) {
-        if known.devname() == Some(DEVNAME) {
+        if known.devname() == Some(DEVNAME) && self.attach.due.is_none() {
             self.attach_kernel();
         }
     }

@@ -5,6 +5,7 @@
 //! thread or a worker; what devices share is done here, when that is over.
 
 mod answer;
+mod attach;
 mod blocked;
 mod closed;
 pub mod command;
@@ -52,6 +53,7 @@ use crate::policy::grants::Grants;
 use crate::queue::{Keys, Limits, Merge, Pushed, Queue};
 use crate::uevent::socket::KernelSocket;
 use crate::uevent::{Action, Origin, Uevent};
+use attach::Attach;
 use blocked::Blocked;
 use closed::Watching;
 use command::{COMMANDS_MAX, ChangeError, Command};
@@ -127,6 +129,7 @@ pub struct Dispatch {
     publisher: Publisher,
     watching: Watching,
     blocked: Blocked,
+    attach: Attach,
     kernel: KernelEvents,
     place: Place,
     teller: Teller,
@@ -206,6 +209,7 @@ impl Dispatch {
             publisher,
             watching: Watching::new(&config),
             blocked: Blocked::default(),
+            attach: Attach::default(),
             kernel: None,
             place: Place::new(&config),
             teller: Teller::new(config.mode == Mode::Active, notices)?,

@@ -30,12 +30,12 @@ pub(super) struct Place {
 
 /// Tries to mount the map: a device may have come that is not handled yet, or something may be in the
 /// place of a name that its owner takes away again. All of them take half a minute.
-const TRIES: u32 = 12;
+pub(super) const TRIES: u32 = 12;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long to wait after so many tries that were refused; `None` if there are no more.
-fn pause(refused: u32) -> Option<Duration> {
+pub(super) fn pause(refused: u32) -> Option<Duration> {
     let doubled = FIRST_PAUSE.saturating_mul(1 << refused.saturating_sub(1).min(TRIES));
     (refused < TRIES).then_some(doubled.min(LONGEST_PAUSE))
 }
@@ -99,6 +99,9 @@ impl Dispatch {
         if !self.config.mount_dev || self.config.mode == Mode::Shadow {
             return;
         }
+        if self.publisher.to_be_served {
+            return;
+        }
         if !self.publisher.is_served() {
             warn!("mount-dev: the kernel does not serve the map; /dev stays as it is");
             return;
@@ -160,6 +163,7 @@ impl Dispatch {
     pub(super) fn make_again(&mut self) {
         let problems = self.publisher.make_again(&self.table);
         problems.into_iter().for_each(|problem| warn!("{problem}"));
+        self.renew_watches();
     }
 }
 

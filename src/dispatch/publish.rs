@@ -30,6 +30,8 @@ pub(super) struct Publisher {
     pub(super) fixed: Fixed,
     /// Names that have their number from an event which is not handled yet.
     pub(super) numbered: HashSet<Box<[u8]>>,
+    /// The kernel is to serve the map, and does not yet.
+    pub(super) to_be_served: bool,
     /// `None` in shadow mode: links are computed, not made.
     pub(super) dev: Option<PathBuf>,
     /// The claims on disk, in active mode; what a worker has entered is taken back here.
@@ -42,7 +44,7 @@ impl Publisher {
         let links = config.udev_folder().join("links");
         let stack = dev.as_ref().map(|dev| Stack::new(&links, dev));
         let (claims, fixed, numbered) = (Claims::default(), Fixed::new(config), HashSet::new());
-        Self { claims, map, fixed, numbered, dev, stack }
+        Self { claims, map, fixed, numbered, to_be_served: false, dev, stack }
     }
 
     /// Takes in the claims of an earlier run, ours or systemd-udevd's.
@@ -161,10 +163,10 @@ impl Publisher {
         }
     }
 
-    /// Makes or removes a link of `/dev`, in active mode. A map that the kernel serves has all of them,
-    /// since it may be on `/dev` the next moment.
+    /// Makes or removes a link of `/dev`, in active mode. A map of the kernel's has all of them, since it may
+    /// be on `/dev` the next moment.
     fn link(&mut self, name: &[u8], target: Option<&[u8]>, problems: &mut Vec<String>) {
-        if self.dev.is_some() && self.is_served() {
+        if self.dev.is_some() && (self.is_served() || self.to_be_served) {
             self.map_link(name, target, problems);
         }
         let Some(dev) = self.made_in() else { return };
@@ -245,7 +247,8 @@ impl Publisher {
     /// The folder where nodes and links are made: none in shadow mode, and where `/dev` is the map.
     pub(super) fn made_in(&self) -> Option<&Path> {
         let dev = self.dev.as_deref()?;
-        (!self.map.is_served() || !shim::is_mounted_on(dev)).then_some(dev)
+        let may_be_map = self.map.is_served() || self.to_be_served;
+        (!may_be_map || !shim::is_mounted_on(dev)).then_some(dev)
     }
 
     /// Whether this is the link by number of a node that is there: it leads up from its folder.

@@ -140,6 +140,7 @@ impl Dispatch {
         }
         if self.ready.is_some() {
             self.forget_leftovers();
+            self.map_is_filled();
             self.mount_dev();
         }
         if !sweep.only_compares {

@@ -76,7 +76,7 @@ impl Dispatch {
     /// What comes before the first turn.
     pub(super) fn begin(&mut self) {
         self.load_shim();
-        self.attach_kernel();
+        self.begin_to_attach();
         (self.keep_map)(self.publisher.map());
         // what a kept socket holds is older than what the walk will find
         self.hear_rest();
@@ -162,6 +162,7 @@ impl Dispatch {
             seen = self.watching.next() => self.seen(seen),
             () = at(self.blocked.again()) => self.try_blocked(),
             () = at(self.workers.time_to_look()) => self.workers.look(),
+            () = at(self.attach.due) => self.attach_kernel(),
             told = kernel::told(&mut self.kernel) => self.kernel_told(told),
             _ = self.stop.changed(), if !stopping => {}
             () = at(self.stop_by) => {}

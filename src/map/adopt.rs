@@ -93,6 +93,12 @@ impl MapWriter {
         Ok(map)
     }
 
+    /// Whether it is an earlier run's, and not a new one.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        self.adopted
+    }
+
     /// False when an object had to be left out.
     fn enrol_found(&mut self, found: Vec<(u32, Entry)>) -> bool {
         let mut directories = HashMap::from([(ID_ROOT, ROOT_CELL)]);

@@ -116,10 +116,13 @@ pub fn closed(device: &Closed, sysfs: &Sysfs, dev: &Path) -> io::Result<()> {
     parts.iter().try_for_each(|part| tell(sysfs, part))
 }
 
-fn tell(sysfs: &Sysfs, devpath: &[u8]) -> io::Result<()> {
+/// Has the kernel tell of a device, with `change`; of one that went meanwhile it does not.
+///
+/// # Errors
+/// When sysfs does not take what is written.
+pub fn tell(sysfs: &Sysfs, devpath: &[u8]) -> io::Result<()> {
     match fs::OpenOptions::new().write(true).open(sysfs.syspath(devpath).join("uevent")) {
         Ok(mut file) => io::Write::write_all(&mut file, b"change"),
-        // it went meanwhile
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }

@@ -6,6 +6,7 @@
 //! came or went meanwhile. Open files, folders and watches stay with what they were opened on.
 
 mod carry;
+pub mod inherit;
 pub mod mounts;
 mod plan;
 mod stage;

@@ -1,6 +1,6 @@
 //! The real daemon publishes, in active mode, into the file system that it settles nodes in.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -85,6 +85,8 @@ impl Machine {
         drop(fs::remove_file(&path));
         let notify = UnixDatagram::bind(&path).unwrap();
         notify.set_read_timeout(Some(patient(60))).unwrap();
+        // no /dev/null: a test may have taken it away
+        let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let child = Command::new("/bin/mapdevd")
             .args(["--mode", "active", "--bus", &self.address, "--receive-buffer", "1048576"])
             .arg("--dev")
@@ -93,11 +95,22 @@ impl Machine {
             .arg(self.folder.path().join("run"))
             .args(words)
             .env("NOTIFY_SOCKET", &path)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
             .spawn()
             .unwrap();
         Daemon { child, notify }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// How many lines of what the daemons said so far have these words.
+    pub(crate) fn said(&self, words: &str) -> usize {
+        let log = fs::read(self.log()).unwrap();
+        String::from_utf8_lossy(&log).lines().filter(|line| line.contains(words)).count()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

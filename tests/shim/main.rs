@@ -20,6 +20,7 @@ mod listing;
 mod publishing;
 mod stress;
 mod switching;
+mod taking_over;
 mod userspace;
 mod watches;
 mod world;

@@ -26,14 +26,14 @@ fn attach() {
     assert!(shim::is_mounted_on(Path::new("/dev")));
 }
 
-fn detach() {
+pub(crate) fn detach() {
     let done = mapdevctl(&["shim", "detach", "/dev"]);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     assert!(!shim::is_mounted_on(Path::new("/dev")));
 }
 
 /// Every mount on /dev, seen or beneath.
-fn depth() -> usize {
+pub(crate) fn depth() -> usize {
     let all = mounts::read().unwrap();
     all.iter().filter(|mount| mount.place == Path::new("/dev")).count()
 }
@@ -238,6 +238,33 @@ fn a_mount_over_dev_that_was_refused_is_tried_again() {
     wait("the map on /dev", || shim::is_mounted_on(Path::new("/dev")));
     detach();
     assert_eq!(depth(), 1);
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_watched_disk_is_watched_on_the_other_side_of_a_switch() {
+    let rules = Path::new("/etc/udev/rules.d/50-watch.rules");
+    let seen = Path::new("/run/watched");
+    fs::create_dir_all(rules.parent().unwrap()).unwrap();
+    let rule = "KERNEL==\"zram0\", OPTIONS+=\"watch\"\n\
+        KERNEL==\"zram0\", ACTION==\"change\", RUN+=\"/bin/touch /run/watched\"\n";
+    fs::write(rules, rule).unwrap();
+    module("modprobe", "zram");
+    fs::write("/sys/block/zram0/disksize", "1M").unwrap();
+    let machine = Machine::on_dev();
+    let daemon = machine.start();
+    for switch in [attach, detach] {
+        switch();
+        // the daemon looks at /dev before it answers
+        machine.ask(&["settle"]);
+        drop(fs::remove_file(seen));
+        drop(File::options().write(true).open("/dev/zram0").unwrap());
+        wait("what follows a write", || seen.exists());
+        machine.ask(&["settle"]);
+    }
+    drop(daemon);
+    drop((fs::remove_file(rules), fs::remove_file(seen)));
+    unload("zram");
 }
 
 #[test]

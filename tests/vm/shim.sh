@@ -37,6 +37,8 @@ make_guest() {
     printf 'root:x:0:\ntty:x:5:\nuser:x:1000:\n' >"$guest/etc/group"
     copy_modules "$root" "$release" tun loop uinput zram nvme-fabrics ${disk:+virtio_pci virtio_blk}
     install -D -m 0644 -t "$guest/lib/modules/$release/extra" "target/shim/$release"/{mapdevfs/mapdevfs,probe/mapdev_probe}.ko
+    # where modprobe does not find it
+    install -m 0644 "target/shim/$release/other/mapdevfs.ko" "$guest/lib/mapdevfs-other.ko"
     # of the probe it says that it declares no number, as it is meant to
     depmod -b "$guest" "$release" 2>&1 | { grep -v 'mapdev_probe.* lacks major and minor' || true; }
     pack

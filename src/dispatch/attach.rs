@@ -1,0 +1,265 @@
+//! Stage 6: gives the map to the kernel: at the start; where the map of another run is on /dev, once ours is as
+//! full; where another process has the kernel, once it lets go. Where nothing of that will be, /dev becomes
+//! devtmpfs: in a map that nobody writes no device would ever appear.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::Dispatch;
+use super::kernel::shim;
+use super::place::pause;
+use super::publish::Publisher;
+use crate::config::Mode;
+use crate::map::layout::E_LIVE;
+use crate::map::shim::is_mounted_on;
+use crate::map::{self, Kind};
+use crate::nodes::disk;
+use crate::switch::{self, Wanted, inherit};
+use crate::uevent::Devnum;
+
+/// How long the map of another run answers at most, while ours is filled.
+const FILLING: Duration = Duration::from_secs(20);
+
+/// The time between tries that may go on for ever.
+const SELDOM: Duration = Duration::from_secs(5);
+
+/// When the kernel is given the map, if that is still to come.
+#[derive(Debug, Default)]
+pub(super) struct Attach {
+    /// Ours is being filled, until then or until a walk has met every device.
+    filling: bool,
+    /// Tries so far that were refused.
+    refused: u32,
+    /// It was said that /dev cannot become devtmpfs.
+    stuck: bool,
+    pub(super) due: Option<Instant>,
+}
+
+/// What a refusal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outlook {
+    /// Another process is the publisher, and is it until it ends.
+    Busy,
+    /// The map on /dev hides the module's own device.
+    Hidden,
+    /// It may go by itself.
+    Passing,
+    /// The module and we do not fit.
+    Never,
+}
+
+impl Outlook {
+    fn of(error: &io::Error) -> Self {
+        match Errno::from_io_error(error) {
+            Some(Errno::BUSY) => Self::Busy,
+            Some(Errno::NODEV) => Self::Hidden,
+            Some(Errno::INVAL | Errno::NOTTY | Errno::PERM | Errno::ACCESS) => Self::Never,
+            Some(_) | None => Self::Passing,
+        }
+    }
+
+    /// When to try again after so many refusals, and whether that is too long for a map on /dev.
+    fn next(self, refused: u32) -> (Option<Duration>, bool) {
+        match (self, pause(refused)) {
+            (Self::Never, _) | (Self::Passing, None) => (None, true),
+            (Self::Hidden, pause) => (pause, true),
+            (Self::Busy | Self::Passing, Some(pause)) => (Some(pause), false),
+            (Self::Busy, None) => (Some(SELDOM), true),
+        }
+    }
+
+    fn what_to_do(self) -> &'static str {
+        match self {
+            Self::Busy => "another process is its publisher; it is tried again until that one ends",
+            Self::Hidden => "the map on /dev hides the module's device",
+            Self::Passing => "it is tried again for a time; after that, restart mapdevd",
+            Self::Never => {
+                "a module of another version may be loaded: make the initramfs anew \
+                 (`update-initramfs -u`), and start the machine again"
+            }
+        }
+    }
+}
+
+impl Dispatch {
+    /// The first try, before anything is known of devices.
+    pub(super) fn begin_to_attach(&mut self) {
+        let serves = || -> io::Result<bool> {
+            let shim = shim(&self.config)?;
+            Ok(shim.map(|shim| shim.stats()).transpose()?.is_some_and(|stats| stats.len > 0))
+        };
+        let fresh = !self.publisher.map().is_adopted();
+        if fresh && is_mounted_on(&self.config.dev) && serves().unwrap_or(false) {
+            info!("the kernel's map is of another run, and answers until ours is filled");
+            let due = Some(Instant::now() + FILLING);
+            self.attach = Attach { filling: true, due, ..Attach::default() };
+            self.publisher.to_be_served = true;
+        } else {
+            self.attach_kernel();
+        }
+    }
+
+    /// A walk has met every device.
+    pub(super) fn map_is_filled(&mut self) {
+        if self.attach.filling {
+            self.attach_kernel();
+        }
+    }
+
+    /// Publishes the map to the kernel; without the module goes on without.
+    pub(super) fn attach_kernel(&mut self) {
+        if self.publisher.is_served() {
+            return;
+        }
+        self.attach.filling = false;
+        self.attach.due = None;
+        match self.try_attach() {
+            Ok(true) => {
+                info!("the kernel serves the map");
+                self.make_again();
+                let late = std::mem::take(&mut self.attach).refused > 0;
+                if late && self.ready.is_none() {
+                    self.mount_dev();
+                }
+            }
+            Ok(false) => {}
+            Err(error) => self.kernel_refused(&error),
+        }
+    }
+
+    /// False without the module.
+    #[expect(deprecated, reason = "the successor is unsafe, for types whose number may change")]
+    fn try_attach(&mut self) -> io::Result<bool> {
+        let dev = &self.config.dev;
+        let Some(shim) = shim(&self.config)? else {
+            let wanted = self.config.mode == Mode::Active && self.config.shim.is_some();
+            return if wanted && is_mounted_on(dev) { Err(Errno::NODEV.into()) } else { Ok(false) };
+        };
+        let events = AsyncFd::with_interest(shim.events()?, Interest::READABLE)?;
+        let replaces = self.publisher.to_be_served && is_mounted_on(dev);
+        let left = replaces.then(|| inherit::look(dev)).transpose()?;
+        left.iter().for_each(|left| self.publisher.inherit(left));
+        self.publisher.attach(Box::new(shim))?;
+        self.publisher.to_be_served = false;
+        self.kernel = Some(events);
+        left.iter().for_each(|left| self.replaced(left));
+        Ok(true)
+    }
+
+    /// What was on /dev until now is ours: access lists are given again, and who had no node there when its
+    /// event was handled is told of again.
+    fn replaced(&mut self, left: &inherit::Left) {
+        let nodes: Vec<(Vec<u8>, Devnum, Vec<u8>)> = (self.table.iter())
+            .filter_map(|known| {
+                let (name, devnum) = known.devname().zip(known.devnum())?;
+                Some((name.to_vec(), devnum, known.uevent.devpath().to_vec()))
+            })
+            .collect();
+        let named = nodes.iter().map(|(name, devnum, _)| (&**name, *devnum));
+        let mut problems = left.give_lists(&self.config.dev, named);
+        for (name, devnum, devpath) in nodes {
+            if left.of(&name, devnum).is_none()
+                && let Err(error) = disk::tell(&self.sysfs, &devpath)
+            {
+                problems.push(format!("{}: {error}", devpath.escape_ascii()));
+            }
+        }
+        problems.into_iter().for_each(|problem| warn!("{problem}"));
+    }
+
+    fn kernel_refused(&mut self, error: &io::Error) {
+        let outlook = Outlook::of(error);
+        self.attach.refused += 1;
+        let (wait, too_long) = outlook.next(self.attach.refused);
+        self.attach.due = wait.map(|wait| Instant::now() + wait);
+        self.publisher.to_be_served = wait.is_some();
+        if self.attach.refused == 1 {
+            warn!("the kernel does not serve the map: {error}; {}", outlook.what_to_do());
+        } else {
+            debug!("the kernel does not serve the map: {error}");
+        }
+        if too_long && self.config.mode == Mode::Active && is_mounted_on(&self.config.dev) {
+            self.leave_map(error, outlook);
+        }
+    }
+
+    /// Makes /dev devtmpfs, where it is a map and none of ours.
+    fn leave_map(&mut self, error: &io::Error, outlook: Outlook) {
+        let dev = &self.config.dev;
+        let shown = dev.display();
+        match switch::switch(dev, &self.config.sysfs, Wanted::Devtmpfs, Duration::ZERO) {
+            Ok(done) => {
+                let what_to_do = outlook.what_to_do();
+                warn!("{shown} is devtmpfs, since the kernel takes no map: {error}; {what_to_do}");
+                done.late.into_iter().for_each(|what| warn!("{shown}: {what}"));
+            }
+            Err(refused) => {
+                if !std::mem::replace(&mut self.attach.stuck, true) {
+                    let what = "stays a map in which nothing new appears";
+                    warn!("{shown} {what}, and is tried again: {refused}");
+                }
+                // what is in the way may go
+                let again = || Some(Instant::now() + pause(self.attach.refused)?);
+                self.attach.due = self.attach.due.or_else(again);
+            }
+        }
+        self.look_at_place();
+    }
+}
+
+impl Publisher {
+    /// Live nodes are somebody's as they are in the map that is on /dev.
+    fn inherit(&mut self, left: &inherit::Left) {
+        let found = |(name, node): (&[u8], &map::Node)| {
+            let number =
+                |block, major: &u32, minor: &u32| Devnum { block, major: *major, minor: *minor };
+            let devnum = match &node.kind {
+                Kind::Char { major, minor } => number(false, major, minor),
+                Kind::Block { major, minor } => number(true, major, minor),
+                Kind::Link { .. } | Kind::Pending { .. } => return None,
+            };
+            let there = left.of(name, devnum).filter(|_| node.flags & E_LIVE != 0)?;
+            let node =
+                map::Node { uid: there.uid, gid: there.gid, mode: there.mode, ..node.clone() };
+            Some((Box::<[u8]>::from(name), node))
+        };
+        let found: Vec<_> = self.map.entries().filter_map(found).collect();
+        for (name, node) in found {
+            if let Err(error) = self.map.upsert(&name, &node) {
+                warn!("map: `{}`: {error}", name.escape_ascii());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::place::TRIES;
+    use super::*;
+
+    #[test]
+    fn who_has_the_kernel_is_waited_for_for_ever_and_dev_not_so_long() {
+        let mut left = Vec::new();
+        for refused in 1..100 {
+            let (pause, too_long) = Outlook::Busy.next(refused);
+            assert!(pause.is_some_and(|pause| pause <= SELDOM));
+            left.push(too_long);
+        }
+        assert_eq!(left.iter().position(|left| *left), usize::try_from(TRIES - 1).ok());
+    }
+
+    #[test]
+    fn what_will_not_go_is_not_tried_again() {
+        let of = |error: Errno| Outlook::of(&error.into());
+        assert_eq!(of(Errno::INVAL).next(1), (None, true));
+        assert!(of(Errno::NOMEM).next(1).0.is_some());
+        assert_eq!(of(Errno::NOMEM).next(TRIES), (None, true));
+        assert_eq!(of(Errno::BUSY).next(1), (pause(1), false));
+    }
+}
