@@ -17,7 +17,7 @@ static int adopt_one(struct dentry *dir, struct dentry *parent)
 	 */
 	if (d_unhashed(dir) || MAPDEVFS_I(d_inode(dir))->id == MAPDEV_ID_FREE)
 		return -ENOENT;
-	pin = kzalloc(sizeof(*pin), GFP_KERNEL);
+	pin = kzalloc(sizeof(*pin), GFP_KERNEL_ACCOUNT);
 	if (!pin)
 		return -ENOMEM;
 	/*

@@ -97,6 +97,14 @@ static bool next_event(struct mapdev_event *event)
 	return found;
 }
 
+/* what was taken off and could not be handed out is to be compared too */
+static void lose_event(void)
+{
+	spin_lock(&events_lock);
+	overflowed = true;
+	spin_unlock(&events_lock);
+}
+
 /**
  * mapdevfs_read_events() - hand out what is told, for read()
  * @to: where to
@@ -125,8 +133,10 @@ ssize_t mapdevfs_read_events(char __user *to, size_t size, bool wait)
 				return err;
 			continue;
 		}
-		if (copy_to_user(to + done, &event, sizeof(event)))
-			return -EFAULT;
+		if (copy_to_user(to + done, &event, sizeof(event))) {
+			lose_event();
+			return done ? done : -EFAULT;
+		}
 		done += sizeof(event);
 	}
 	return done;

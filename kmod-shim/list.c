@@ -5,7 +5,7 @@
  * Which directories of the map are held for what userspace made in them
  * changes without the lock of the directory that is listed, and what the map
  * has changes without any lock. Therefore a listing remembers the directories
- * that it has told, and tells what is held if it is none of these.
+ * of the map that it has told, and tells of those that are held the others.
  */
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
@@ -13,7 +13,7 @@
 #include "internal.h"
 
 /* bytes of names that a listing remembers: thousands of directories in one */
-#define MAX_TOLD	65536U
+#define MAX_TOLD	32768U
 
 /*
  * An open directory. The map's part of the listing stands at `at`, which
@@ -53,7 +53,7 @@ static loff_t pos_after_pin(u64 serial)
 
 static int mapdevfs_open_dir(struct inode *inode, struct file *file)
 {
-	struct listing *list = kzalloc(sizeof(*list), GFP_KERNEL);
+	struct listing *list = kzalloc(sizeof(*list), GFP_KERNEL_ACCOUNT);
 
 	file->private_data = list;
 	return list ? 0 : -ENOMEM;
@@ -101,9 +101,11 @@ static bool is_name(const char *name, u32 len)
 	       (name[0] != '.' || (len > 1 && (name[1] != '.' || len > 2)));
 }
 
-static void remember(struct listing *list, const char *name, u32 len)
+/* a directory of the map: userspace may make something in it any time */
+static void remember(struct listing *list)
 {
 	u32 room = max(2 * list->told_room, 512U);
+	u32 len = list->held_len;
 	u8 *told;
 
 	if (list->told_room - list->told_len < len + 1) {
@@ -117,7 +119,7 @@ static void remember(struct listing *list, const char *name, u32 len)
 		list->told_room = room;
 	}
 	list->told[list->told_len] = len;
-	memcpy(list->told + list->told_len + 1, name, len);
+	memcpy(list->told + list->told_len + 1, list->name, len);
 	list->told_len += len + 1;
 }
 
@@ -137,14 +139,14 @@ static bool was_told(const struct listing *list, struct dentry *dir)
 	const struct mapdevfs_held *pin = &list->pin;
 	u32 at;
 
-	if (!S_ISDIR(pin->mode))
+	if (!pin->adopted)
 		return false;
 	for (at = 0; at < list->told_len; at += list->told[at] + 1) {
 		if (list->told[at] == pin->len &&
 		    !memcmp(list->told + at + 1, pin->name, pin->len))
 			return true;
 	}
-	return list->forgot && pin->adopted && map_has_dir(dir, pin);
+	return list->forgot && map_has_dir(dir, pin);
 }
 
 static bool emit_held(struct listing *list, struct dir_context *ctx)
@@ -153,7 +155,7 @@ static bool emit_held(struct listing *list, struct dir_context *ctx)
 		      (list->held_mode & S_IFMT) >> 12))
 		return false;
 	if (S_ISDIR(list->held_mode))
-		remember(list, list->name, list->held_len);
+		remember(list);
 	list->held = false;
 	ctx->pos = pos_below(list->held_id);
 	list->pos = ctx->pos;
@@ -214,14 +216,10 @@ static void emit_pins(struct file *file, struct dir_context *ctx)
 
 	list->held = false;
 	while (mapdevfs_next_pin(file_inode(file), &serial, pin)) {
-		if (!was_told(list, file->f_path.dentry)) {
-			if (!dir_emit(ctx, pin->name, pin->len, pin->ino,
-				      (pin->mode & S_IFMT) >> 12))
-				return;
-			/* it may be let go, and held anew behind the others */
-			if (S_ISDIR(pin->mode))
-				remember(list, pin->name, pin->len);
-		}
+		if (!was_told(list, file->f_path.dentry) &&
+		    !dir_emit(ctx, pin->name, pin->len, pin->ino,
+			      (pin->mode & S_IFMT) >> 12))
+			return;
 		ctx->pos = pos_after_pin(serial);
 	}
 }

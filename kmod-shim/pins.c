@@ -102,7 +102,7 @@ static int may_pin(const struct dentry *dentry)
  */
 int mapdevfs_pin(struct inode *dir, struct dentry *dentry, struct inode *inode)
 {
-	struct mapdevfs_pin *pin = kzalloc(sizeof(*pin), GFP_KERNEL);
+	struct mapdevfs_pin *pin = kzalloc(sizeof(*pin), GFP_KERNEL_ACCOUNT);
 	int err;
 
 	if (!pin)
