@@ -114,6 +114,7 @@ static void restore_mode(struct mapdevfs_inode *mi,
 					lockdep_is_held(&mapdevfs_attr_lock));
 	if (mapdev_set_attr(&map->view, mi->id, mi->cell, &attr))
 		return;
+	mi->vfs_inode.i_mode &= S_IFMT | attr.mode;
 	rcu_read_lock();
 	mapdevfs_tell(mi->id, mi->cell, MAPDEV_EV_MODE, &attr, false);
 	rcu_read_unlock();
@@ -161,7 +162,9 @@ static void settle(struct mapdevfs_inode *mi, bool in_use)
 	if (err == -EAGAIN)
 		return;
 	if (err) {
-		drop(mi);
+		/* a directory that is adopted stays, though the map has lost it */
+		if (!S_ISDIR(inode->i_mode) || !inode_unhashed(inode))
+			drop(mi);
 		return;
 	}
 	is_it = mapdevfs_describes(inode, &now);

@@ -165,6 +165,26 @@ fn acls_end_with_the_last_mount_and_the_mode_is_as_before() {
     assert_eq!(mode(&world, "null"), 0o640);
 }
 
+#[test]
+#[ignore = "in the virtual machine"]
+fn an_acl_of_a_directory_stays_as_long_as_somebody_has_something_in_it() {
+    let mut world = World::new();
+    world.put("net/tun", &char_device(10, 200, 0o600));
+    let dir = world.path("net");
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o750)).unwrap();
+    grant(&dir, 5);
+    fs::write(dir.join("mine"), b"").unwrap();
+    assert!(world.map.remove(b"net/tun"));
+    assert!(has_acl(&dir));
+    fs::remove_file(dir.join("mine")).unwrap();
+    world.put("net/tun", &char_device(10, 200, 0o600));
+    assert!(!has_acl(&dir), "another directory");
+    assert_eq!(mode(&world, "net"), 0o755);
+    grant(&dir, 5);
+    device().sync().unwrap();
+    assert!(has_acl(&dir));
+}
+
 /// Inodes of all file systems that are in memory.
 fn inodes() -> u32 {
     let text = fs::read_to_string("/proc/sys/fs/inode-nr").unwrap();
