@@ -122,7 +122,7 @@ static void restore_mode(struct mapdevfs_inode *mi,
 	WRITE_ONCE(map->salt, map->salt + 1);
 }
 
-static int is_now(struct inode *inode, unsigned long id, void *now)
+static int is_now(struct inode *inode, mapdevfs_hashval id, void *now)
 {
 	return mapdevfs_describes(inode, now) && igrab(inode);
 }

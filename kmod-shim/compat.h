@@ -163,6 +163,9 @@ static inline bool mapdevfs_inode_is_new(struct inode *inode)
 #endif
 }
 
+/* by what the kernel's hash has inodes: as wide as their number, since 7.1 u64 */
+#define mapdevfs_hashval	typeof_member(struct inode, i_ino)
+
 #if MAPDEVFS_SINCE(6, 5)
 #define mapdevfs_splice_read	filemap_splice_read
 #else
