@@ -134,33 +134,51 @@ impl Watch {
 
     /// The devices whose nodes were closed since the last time, each once; empty if none was.
     pub fn take(&mut self) -> Vec<DeviceId> {
-        let mut closed: Vec<DeviceId> = Vec::new();
-        let mut ended = Vec::new();
-        let mut lost = false;
-        // an error shows itself in the next wait
-        let read = self.fd.try_io(Interest::READABLE, |fd| {
-            let mut buffer = [MaybeUninit::uninit(); 4096];
-            let mut reader = Reader::new(fd, &mut buffer);
-            loop {
-                let event = match reader.next() {
-                    Err(Errno::INTR) => continue,
-                    event => event?,
-                };
-                let id = self.ids.get(&event.wd());
-                if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-                    lost = true;
-                } else if event.events().contains(ReadFlags::IGNORED) {
-                    ended.push(event.wd());
-                } else if let Some(id) = id.filter(|id| !closed.contains(id)) {
-                    closed.push(id.clone());
-                }
-            }
+        let mut told = Told::default();
+        let mut asked = false;
+        // it ends with "would block"; an error shows itself in the next wait
+        let _: io::Result<()> = self.fd.try_io(Interest::READABLE, |fd| {
+            asked = true;
+            told.read(fd, &self.ids)
         });
-        // it ends with "would block"
-        let _: io::Result<()> = read;
-        ended.into_iter().for_each(|number| self.forget(number));
+        if !asked {
+            // nobody was told yet of what was closed a moment ago, and that counts too
+            let _: io::Result<()> = told.read(self.fd.get_ref(), &self.ids);
+        }
+        told.ended.into_iter().for_each(|number| self.forget(number));
         // whose were lost, nobody knows
-        if lost { self.numbers.keys().cloned().collect() } else { closed }
+        if told.lost { self.numbers.keys().cloned().collect() } else { told.closed }
+    }
+}
+
+/// What the inotify object says.
+#[derive(Debug, Default)]
+struct Told {
+    closed: Vec<DeviceId>,
+    /// Watches that are no more.
+    ended: Vec<i32>,
+    lost: bool,
+}
+
+impl Told {
+    /// Reads until there is nothing left, which is an error.
+    fn read(&mut self, fd: &OwnedFd, ids: &HashMap<i32, DeviceId>) -> io::Result<()> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = Reader::new(fd, &mut buffer);
+        loop {
+            let event = match reader.next() {
+                Err(Errno::INTR) => continue,
+                event => event?,
+            };
+            let id = ids.get(&event.wd());
+            if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
+                self.lost = true;
+            } else if event.events().contains(ReadFlags::IGNORED) {
+                self.ended.push(event.wd());
+            } else if let Some(id) = id.filter(|id| !self.closed.contains(id)) {
+                self.closed.push(id.clone());
+            }
+        }
     }
 }
 
@@ -198,9 +216,11 @@ mod tests {
         assert_eq!(watch.take(), [], "nobody wrote");
         fs::write(&node, "a").unwrap();
         fs::write(&node, "b").unwrap();
+        assert_eq!(watch.take(), [id(1)], "also before anybody was woken");
+        assert_eq!(watch.take(), []);
+        fs::write(&node, "b").unwrap();
         watch.ready().await.unwrap();
         assert_eq!(watch.take(), [id(1)]);
-        assert_eq!(watch.take(), []);
         watch.begin(&id(1), &node).unwrap();
         assert_eq!(links(&folder), ["1 b8:1", "b8:1 1"], "it is the same watch");
         watch.end(&id(1));

@@ -173,14 +173,17 @@ impl KernelSocket {
     ///
     /// As [`Self::recv`].
     pub fn try_recv(&mut self) -> io::Result<Option<Heard>> {
-        match self.receiver.receive(self.fd.get_ref().as_fd()) {
-            Ok(heard) => Ok(Some(heard)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                // else `recv` would try once more before it waits
-                drop(self.fd.try_io(Interest::READABLE, |_| io::Result::<()>::Err(error)));
-                Ok(None)
-            }
-            Err(error) => Err(error),
+        let receiver = &mut self.receiver;
+        let mut asked = false;
+        // that nothing is left is remembered only if the socket has said so in here: what comes after is told
+        // anew. And the socket is asked also when nobody has been told yet
+        let heard = self.fd.try_io(Interest::READABLE, |fd| {
+            asked = true;
+            receiver.receive(fd.as_fd())
+        });
+        match heard {
+            Err(_) if !asked => some(receiver.receive(self.fd.get_ref().as_fd())),
+            heard => some(heard),
         }
     }
 }
@@ -189,6 +192,14 @@ impl AsFd for KernelSocket {
     /// For the service manager's store of file descriptors.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.get_ref().as_fd()
+    }
+}
+
+/// That nothing waits is no error.
+fn some(heard: io::Result<Heard>) -> io::Result<Option<Heard>> {
+    match heard {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        heard => heard.map(Some),
     }
 }
 

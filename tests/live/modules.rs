@@ -74,7 +74,9 @@ impl Map {
             match self.reader.walk() {
                 Walk::Found(all) => {
                     let ours = all.into_iter().filter(|(_, e)| e.fields.flags & E_MODULE != 0);
-                    return ours.map(|(name, _)| String::from_utf8(name).unwrap()).collect();
+                    return ours
+                        .map(|(name, _)| String::from_utf8_lossy(&name).into_owned())
+                        .collect();
                 }
                 Walk::Busy => {}
                 Walk::Replaced => self.again(),
@@ -275,7 +277,7 @@ fn two_hundred_changes_good_and_bad_end_in_what_a_scan_finds() {
             let db = scan(&machine.root, &running_release().unwrap());
             let wanted: BTreeSet<String> = db
                 .devnames()
-                .map(|found| String::from_utf8(found.name.to_vec()).unwrap())
+                .map(|found| String::from_utf8_lossy(found.name).into_owned())
                 .collect();
             while map.names() != wanted {
                 let now = map.names();
