@@ -1,7 +1,7 @@
 //! Names of interfaces on PCI: by the firmware's number, by slot and by place.
 
 use super::firmware::skip_virtio;
-use super::{Interface, number};
+use super::{Interface, NAME_MAX, is_printable, number};
 use crate::device::{Device, last_element};
 use crate::net::Scheme;
 
@@ -86,9 +86,13 @@ impl Interface<'_> {
         }
         let port = self.port_suffix(self.dev_port());
         self.put_name("ID_NET_NAME_ONBOARD", &[format!("o{index}").as_bytes(), &port, suffix]);
-        if let Some(label) = pci.attribute(b"label").filter(|_| suffix.is_empty()) {
+        let label = pci.attribute(b"label").filter(|label| is_printable(label));
+        if let Some(label) = label.filter(|_| suffix.is_empty()) {
             let prefix = if self.scheme >= Scheme::V243 { "" } else { self.prefix };
-            self.put("ID_NET_LABEL_ONBOARD", [prefix.as_bytes(), &label].concat());
+            let label = [prefix.as_bytes(), &label].concat();
+            if label.len() <= NAME_MAX {
+                self.put("ID_NET_LABEL_ONBOARD", label);
+            }
         }
     }
 
