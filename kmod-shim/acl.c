@@ -24,11 +24,32 @@ static void hold(struct mapdevfs_inode *mi)
 	mi->acl = MAPDEVFS_ACL_HELD;
 }
 
+/* the bits of a mode that the group has when the ACL is gone; never more */
+static umode_t mode_without(const struct posix_acl *acl, umode_t mode)
+{
+	const struct posix_acl_entry *entry, *end;
+	umode_t group = 0;
+
+	FOREACH_ACL_ENTRY(entry, acl, end) {
+		if (entry->e_tag == ACL_GROUP_OBJ)
+			group = entry->e_perm << 3;
+	}
+	return mode & ~(0070 & ~group);
+}
+
 static void drop(struct mapdevfs_inode *mi)
 {
+	struct inode *inode = &mi->vfs_inode;
+	struct posix_acl *acl;
+
 	if (mi->acl == MAPDEVFS_ACL_NONE)
 		return;
-	set_cached_acl(&mi->vfs_inode, ACL_TYPE_ACCESS, NULL);
+	acl = get_cached_acl(inode, ACL_TYPE_ACCESS);
+	/* none is left if somebody has removed it, and set the mode */
+	if (acl)
+		inode->i_mode = mode_without(acl, inode->i_mode);
+	posix_acl_release(acl);
+	set_cached_acl(inode, ACL_TYPE_ACCESS, NULL);
 	mi->acl = MAPDEVFS_ACL_NONE;
 	list_del_init(&mi->acl_list);
 	iput(&mi->vfs_inode);
@@ -82,19 +103,7 @@ int mapdevfs_change_acl(struct mapdevfs_idmap *idmap, struct inode *inode,
 	return 0;
 }
 
-/* the bits of a mode that the group has when the ACL is gone; never more */
-static u32 mode_without(const struct posix_acl *acl, u32 mode)
-{
-	const struct posix_acl_entry *entry, *end;
-	u32 group = 0;
-
-	FOREACH_ACL_ENTRY(entry, acl, end) {
-		if (entry->e_tag == ACL_GROUP_OBJ)
-			group = (u32)entry->e_perm << 3;
-	}
-	return mode & ~(0070 & ~group);
-}
-
+/* in the map: the mode is the name's, which stays */
 static void restore_mode(struct mapdevfs_inode *mi,
 			 const struct mapdev_copy *now)
 {
@@ -114,7 +123,6 @@ static void restore_mode(struct mapdevfs_inode *mi,
 					lockdep_is_held(&mapdevfs_attr_lock));
 	if (mapdev_set_attr(&map->view, mi->id, mi->cell, &attr))
 		return;
-	mi->vfs_inode.i_mode &= S_IFMT | attr.mode;
 	rcu_read_lock();
 	mapdevfs_tell(mi->id, mi->cell, MAPDEV_EV_MODE, &attr, false);
 	rcu_read_unlock();

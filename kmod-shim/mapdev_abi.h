@@ -314,7 +314,7 @@ struct mapdev_event {
 #define MAPDEV_STATS		_IOR(MAPDEV_IOC_MAGIC, 3, struct mapdev_stats)
 /*
  * Waits until no reader holds what was replaced, wakes opens that wait, and
- * ends ACLs of devices that are gone; for when a name's device is another one.
+ * ends ACLs of devices that are gone; for when a name's device came or went.
  */
 #define MAPDEV_SYNC		_IO(MAPDEV_IOC_MAGIC, 4)
 /* EEXIST: userspace made something of this name, which stays */

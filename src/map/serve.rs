@@ -158,7 +158,7 @@ impl MapWriter {
     }
 
     /// Opens of a name without a number wait until it has one, and an ACL ends with its device.
-    pub(super) fn device_changed(&mut self) {
+    pub(super) fn device_came_or_went(&mut self) {
         let synced = self.kernel.as_mut().map_or(Ok(()), |kernel| kernel.sync());
         if let Err(error) = synced {
             warn!("the kernel wakes no opens and ends no ACL: {error}");
@@ -305,6 +305,18 @@ mod tests {
     }
 
     #[test]
+    fn acls_are_ended_when_a_name_waits_for_its_device_again() {
+        let (mut map, heard) = served();
+        map.upsert(b"x", &node(7, 0o600)).unwrap();
+        heard.said();
+        map.upsert(b"x", &node(8, 0o600)).unwrap();
+        assert!(heard.said().is_empty(), "whoever looks at it first ends them");
+        let kind = Kind::Pending { block: false, alias: b"devname:x".to_vec().into() };
+        map.upsert(b"x", &Node { kind, ..node(0, 0o600) }).unwrap();
+        assert_eq!(heard.said(), ["sync"]);
+    }
+
+    #[test]
     fn a_publication_that_is_overtaken_again_and_again_is_carried_over() {
         let (mut map, heard) = served();
         heard.0.lock().unwrap().1 = 2;
@@ -333,6 +345,9 @@ mod tests {
         assert_eq!(map.get(b"tty1").unwrap().mode, 0o620);
         let other = AttributeChange { id: id + 1, ..change };
         assert_eq!(map.changed_by_kernel(&other), None, "another object has the cell");
+        map.table.set_attributes(cell, id, Attributes { mode: 0o640, ..attributes });
+        let by_itself = AttributeChange { pid: 0, by: 0, ..change };
+        assert_eq!(map.changed_by_kernel(&by_itself).unwrap().by, None);
         map.table.set_attributes(cell, id, Attributes { mode: 0o600, ..attributes });
         assert_eq!(map.compare().len(), 1);
     }

@@ -195,14 +195,15 @@ impl MapWriter {
             return Ok(Change::Unchanged);
         }
         if !same_body {
-            let other_device = !matches!(old.kind, Kind::Link { .. }) && old.kind != node.kind;
+            let waits = |kind: &Kind| matches!(kind, Kind::Pending { .. });
+            let came_or_went = waits(&old.kind) || waits(&node.kind);
             self.with_room(|map| map.try_swap(cell, &node))?;
             // it is so from here on, even if owner and mode cannot be changed below
             if let Some(Some(body)) = self.object_mut(cell).map(|object| object.node.as_mut()) {
                 (body.kind, body.flags) = (node.kind.clone(), node.flags);
             }
-            if other_device {
-                self.device_changed();
+            if came_or_went {
+                self.device_came_or_went();
             }
         }
         // an unset cell leaves the word to the entry, which has just been written
