@@ -20,6 +20,10 @@ const NAME: &str = "system.posix_acl_access";
 
 /// Gives the user all rights beside an owner with all and a group with some.
 pub(crate) fn grant(path: &Path, group: u16) {
+    try_to_grant(path, group).unwrap();
+}
+
+pub(crate) fn try_to_grant(path: &Path, group: u16) -> Result<(), Errno> {
     let entries = [(1, 6, !0), (2, 6, USER), (4, group, !0), (16, 6, !0), (32, 0, !0)];
     let acl: Vec<u8> = [2_u32.to_le_bytes().to_vec()]
         .into_iter()
@@ -28,7 +32,7 @@ pub(crate) fn grant(path: &Path, group: u16) {
         }))
         .flatten()
         .collect();
-    setxattr(path, NAME, &acl, XattrFlags::empty()).unwrap();
+    setxattr(path, NAME, &acl, XattrFlags::empty())
 }
 
 fn has_acl(path: &Path) -> bool {

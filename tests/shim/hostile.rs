@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
+use mapdev::map::kernel::Kernel;
 use mapdev::map::layout::header;
 use memmap2::{MmapOptions, MmapRaw};
 
+use super::acls::try_to_grant;
 use super::world::{World, char_device, device, link, null, seconds};
 
 /// xorshift; the seed is printed, so that a failure can be repeated.
@@ -41,7 +43,7 @@ fn use_it(root: &std::path::Path, stop: &AtomicBool, done: &AtomicU64, slowest: 
         let started = Instant::now();
         let dir = format!("d{}", dice.roll(8));
         let name = root.join(&dir).join(format!("n{}", dice.roll(64)));
-        match dice.roll(8) {
+        match dice.roll(10) {
             0..=2 => drop(fs::symlink_metadata(&name)),
             3 => drop(File::options().read(true).custom_flags(NONBLOCK_NOCTTY).open(&name)),
             4 => {
@@ -50,7 +52,13 @@ fn use_it(root: &std::path::Path, stop: &AtomicBool, done: &AtomicU64, slowest: 
                 assert!(listed.is_err() || listed.unwrap() < 100_000);
             }
             5 => drop(chown(&name, Some(1), None)),
-            6 => drop(fs::read_link(root.join(format!("l{}", dice.roll(8))))),
+            6 => drop(try_to_grant(&name, 4)),
+            7 => {
+                let mine = root.join(&dir).join(format!("mine{}", dice.roll(4)));
+                drop(fs::write(&mine, b""));
+                drop(fs::remove_file(&mine));
+            }
+            8 => drop(fs::read_link(root.join(format!("l{}", dice.roll(8))))),
             _ => drop(fs::metadata(root.join(format!("l{}/n1", dice.roll(8))))),
         }
         let taken = u64::try_from(started.elapsed().as_millis()).unwrap();
@@ -146,6 +154,9 @@ fn a_hostile_map_stops_nothing_and_nobody() {
     let wanted = wanted.unwrap_or(1000);
     while started.elapsed() < seconds() || done.load(Ordering::Relaxed) < wanted {
         corrupt(&mut memory, &mut dice, &copy);
+        if dice.roll(64) == 0 {
+            device().sync().unwrap();
+        }
     }
     stop.store(true, Ordering::Relaxed);
     users.into_iter().for_each(|user| user.join().unwrap());

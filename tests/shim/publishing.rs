@@ -116,11 +116,14 @@ fn a_publisher_that_is_stopped_and_goes_on_is_not_refused() {
     let len = world.map.stats().bytes;
     let mut shim = world.map.detach_kernel().unwrap();
     let own = std::process::id();
-    // as a debugger does it; a signal that is only ignored would not be seen
-    let script = format!("while kill -STOP {own} && kill -CONT {own}; do :; done");
+    // as a debugger does it; a signal that is only ignored would not be seen. The shell ends by itself:
+    // if it were killed between two signals, nobody would make this process go on
+    let going_on = tempfile::NamedTempFile::new().unwrap();
+    let flag = going_on.path().display();
+    let script = format!("while [ -e {flag} ]; do kill -STOP {own}; kill -CONT {own}; done");
     let mut stops = Command::new("/bin/sh").args(["-c", &script]).spawn().unwrap();
     let ended: Vec<_> = (0..200).map(|_| shim.publish(memory.as_fd(), len, Since::Lost)).collect();
-    stops.kill().unwrap();
+    drop(going_on);
     stops.wait().unwrap();
     for publication in ended {
         assert_eq!(publication.unwrap(), Published::Done);
