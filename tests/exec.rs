@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test has failed when it cannot go on")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -107,9 +107,11 @@ fn how_a_program_failed_is_told() {
 fn a_name_without_a_slash_in_front_is_of_one_folder_and_no_shell_reads_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let put = |name: &str, text: &str| {
-        let path = dir.path().join(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        // by a program: what we had open for writing could not be run while a child of another thread has our
+        // descriptors
+        let mut written = Command::new("sh");
+        written.args(["-c", "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\""]);
+        assert!(written.arg(dir.path().join(name)).arg(text).status().unwrap().success());
     };
     put("helper", "#!/bin/sh\necho \"$0 $1\"\n");
     put("plain", "echo read\n");

@@ -223,7 +223,10 @@ fn who_is_not_root_loads_modules_through_the_daemon() {
     let rig = Rig::new();
     let polkit = Polkit::on(&rig.address);
     let program = rig.folder.path().join("mapdevctl");
-    fs::copy(env!("CARGO_BIN_EXE_mapdevctl"), &program).unwrap();
+    // by a program: a copy that we had open for writing could not be run while a child of another thread has
+    // our descriptors
+    let copied = Program::new("cp").arg(env!("CARGO_BIN_EXE_mapdevctl")).arg(&program).status();
+    assert!(copied.unwrap().success());
     let load = |name: &str| {
         let id = format!("{OTHER}");
         let user = ["--reuid", &id, "--regid", &id, "--clear-groups"];
