@@ -22,6 +22,9 @@ pub mod siphash;
 // the machine that we run on
 pub mod host;
 
+// what the allocator keeps
+pub mod heap;
+
 // 1 HEAR: bytes from the kernel become a `Uevent`
 pub mod uevent;
 

@@ -218,6 +218,7 @@ impl Dispatch {
         self.close(order);
         if self.queue.is_idle() {
             self.end_storms();
+            self.idle();
         }
         self.end_sweep_if_done();
     }

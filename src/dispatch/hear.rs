@@ -18,11 +18,16 @@ impl Dispatch {
     pub(super) fn hear_batch(&mut self, first: Heard) -> io::Result<()> {
         let mut lost = self.hear(first);
         let mut count = 1;
+        let mut behind = self.rest.behind;
         while count < BATCH || (lost && !self.queue.is_full()) {
-            let Some(heard) = self.socket.try_recv()? else { break };
+            let Some(heard) = self.socket.try_recv()? else {
+                (count, behind) = (0, 0);
+                break;
+            };
             lost |= self.hear(heard);
             count += 1;
         }
+        self.rest.behind = behind + count;
         if lost {
             self.start_sweep();
         }

@@ -25,6 +25,7 @@ mod place;
 mod publish;
 mod reload;
 mod rename;
+mod rest;
 mod settle;
 mod sweep;
 mod table;
@@ -64,6 +65,7 @@ pub use kernel::shim;
 use known::Known;
 use place::Place;
 use publish::Publisher;
+use rest::Rest;
 use sweep::Sweep;
 use table::Table;
 pub use tell::OTHER_MANAGER;
@@ -167,6 +169,7 @@ pub struct Dispatch {
     stop_by: Option<tokio::time::Instant>,
     watchdog: tell::Watchdog,
     own: Own,
+    rest: Rest,
 }
 
 /// The way to ask dispatch, and the end that it listens at.
@@ -239,6 +242,7 @@ impl Dispatch {
             stop_by: None,
             watchdog: tell::Watchdog::new(),
             own: Own::default(),
+            rest: Rest::default(),
             config,
         })
     }

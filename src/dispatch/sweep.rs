@@ -152,6 +152,7 @@ impl Dispatch {
             self.teller.notify(Notice::Ready(summary));
             // a daemon that is being stopped no longer waits for it
             let _ = ready.send(summary);
+            self.started();
         }
         self.release();
     }

@@ -122,6 +122,34 @@ fn unplug(root: &Path, minor: u32) {
 }
 
 #[tokio::test]
+async fn what_can_be_done_is_done_before_more_is_heard_unless_a_storm_goes_on() {
+    let mut rig = Rig::new(&[]);
+    rig.dispatch.socket = KernelSocket::open(&Options::default()).unwrap();
+    let roomy = rig.dispatch.socket.granted() >= 64 << 20;
+    (0..2000).for_each(|minor| rig.hear(Action::Add, minor));
+    assert_eq!(rig.dispatch.has_enough(), roomy);
+    rig.dispatch.rest.behind = 10_000;
+    assert!(!rig.dispatch.has_enough(), "the socket has held enough");
+    rig.dispatch.rest.behind = 0;
+    while rig.dispatch.queue.waiting() > 1000 {
+        rig.turn().await;
+    }
+    assert!(!rig.dispatch.has_enough());
+}
+
+#[tokio::test]
+async fn what_waits_for_one_device_keeps_nobody_from_being_heard() {
+    let mut rig = Rig::new(&[]);
+    rig.dispatch.socket = KernelSocket::open(&Options::default()).unwrap();
+    (0..2000).for_each(|_| rig.hear(Action::Change, 1));
+    // as one that takes long
+    let running = rig.dispatch.queue.next();
+    assert_eq!(rig.dispatch.queue.waiting(), 1999);
+    assert!(!rig.dispatch.has_enough());
+    drop(running);
+}
+
+#[tokio::test]
 async fn a_change_is_answered_by_what_became_of_it() {
     let mut rig = Rig::new(&[1, 2]);
     rig.walk().await;

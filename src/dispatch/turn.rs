@@ -148,13 +148,14 @@ impl Dispatch {
     async fn take_in(&mut self) -> io::Result<()> {
         let stopping = self.stop_by.is_some();
         let hearing = !stopping && !self.queue.is_full();
+        let listening = hearing && !self.has_enough();
         // in no fixed order: events, answers and callers all get their turn
         tokio::select! {
             Some(answer) = self.done.recv() => self.finish_batch(answer),
             Some(command) = self.commands.recv() => self.answer(command),
             Some(book) = self.reloads.read.recv() => self.reloaded(book),
             () = self.watchdog.tick() => {}
-            heard = self.socket.recv(), if hearing => self.hear_batch(heard?)?,
+            heard = self.socket.recv(), if listening => self.hear_batch(heard?)?,
             event = sweep::next(&mut self.sweep), if hearing => self.swept(event),
             () = at(self.doubt_until) => self.end_doubt(),
             devpath = tell::overheard(&mut self.rival), if hearing => self.compare_at(&devpath?),
@@ -163,6 +164,7 @@ impl Dispatch {
             () = at(self.blocked.again()) => self.try_blocked(),
             () = at(self.workers.time_to_look()) => self.workers.look(),
             () = at(self.attach.due) => self.attach_kernel(),
+            () = at(self.rest.due) => self.take_rest(),
             told = kernel::told(&mut self.kernel) => self.kernel_told(told),
             _ = self.stop.changed(), if !stopping => {}
             () = at(self.stop_by) => {}

@@ -1,0 +1,66 @@
+//! How much of a storm is ours: as much as there is use for, while the kernel's socket holds the others; and
+//! when it is over, what it needed of memory is given back.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Dispatch;
+use crate::heap;
+
+/// Events that wait, from which on no more are taken in: workers have enough to choose from, and in the queue
+/// an event takes twice the memory that it takes in the socket.
+const AHEAD: usize = 1024;
+
+/// Messages taken in since the socket was last found empty, from which on it is not left to hold what comes:
+/// it has room for many times as many, and a storm that goes on is to be merged.
+const BEHIND: usize = 8192;
+
+/// The receive buffer, as granted, that has so much room.
+const ROOMY: usize = 64 << 20;
+
+/// How long nothing waits before memory is given back: the next storm would want it again.
+const REST: Duration = Duration::from_secs(1);
+
+/// What is left to the socket, and whether memory is to be given back.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    grown: bool,
+    /// Messages since the socket was last found empty.
+    pub(super) behind: usize,
+    pub(super) due: Option<Instant>,
+}
+
+impl Dispatch {
+    /// Whether so many events wait that others may stay in the socket, until some of these are done. What a
+    /// walk meets is no storm: workers are to have it.
+    pub(super) fn has_enough(&mut self) -> bool {
+        let enough = self.queue.waiting() >= AHEAD;
+        self.rest.grown |= enough;
+        // what waits for one device or program that takes long keeps nobody from hearing of others
+        let goes_on = self.queue.runnable() > 0;
+        enough && goes_on && self.rest.behind < BEHIND && self.socket.granted() >= ROOMY
+    }
+
+    /// What a start needed and nothing needs later.
+    pub(super) fn started(&mut self) {
+        self.rest.grown = true;
+        self.idle();
+    }
+
+    /// Nothing waits.
+    pub(super) fn idle(&mut self) {
+        if self.rest.grown {
+            self.rest.due = Some(Instant::now() + REST);
+        }
+    }
+
+    /// It is time, if nothing came meanwhile.
+    pub(super) fn take_rest(&mut self) {
+        self.rest.due = None;
+        if self.queue.is_idle() {
+            self.rest.grown = false;
+            heap::trim();
+        }
+    }
+}
