@@ -14,7 +14,7 @@ const AHEAD: usize = 1024;
 
 /// Messages taken in since the socket was last found empty, from which on it is not left to hold what comes:
 /// it has room for many times as many, and a storm that goes on is to be merged.
-const BEHIND: usize = 8192;
+const BEHIND: usize = 16_384;
 
 /// The receive buffer, as granted, that has so much room.
 const ROOMY: usize = 64 << 20;

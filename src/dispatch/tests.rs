@@ -128,7 +128,7 @@ async fn what_can_be_done_is_done_before_more_is_heard_unless_a_storm_goes_on() 
     let roomy = rig.dispatch.socket.granted() >= 64 << 20;
     (0..2000).for_each(|minor| rig.hear(Action::Add, minor));
     assert_eq!(rig.dispatch.has_enough(), roomy);
-    rig.dispatch.rest.behind = 10_000;
+    rig.dispatch.rest.behind = 20_000;
     assert!(!rig.dispatch.has_enough(), "the socket has held enough");
     rig.dispatch.rest.behind = 0;
     while rig.dispatch.queue.waiting() > 1000 {
