@@ -153,7 +153,7 @@ int mapdevfs_unpin(struct inode *dir, struct dentry *dentry)
 	struct inode *inode = d_inode(dentry);
 
 	mutex_lock(&mapdevfs_pin_lock);
-	/* not for its i_rwsem that directories below it are adopted */
+	/* directories below it are adopted without its i_rwsem */
 	if (!list_empty(&MAPDEVFS_I(inode)->pins)) {
 		mutex_unlock(&mapdevfs_pin_lock);
 		return -ENOTEMPTY;
