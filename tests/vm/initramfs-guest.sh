@@ -29,7 +29,7 @@ if grep -q mapdev.mode=shadow /proc/cmdline; then
     check "/dev is devtmpfs" alone devtmpfs
 else
     check "mapdevd was the initramfs's device manager" ran mapdevd
-    check "it was killed, and another one found the disk" another
+    check "it was killed, and another one took its place" another
     check "/dev is the map" is_map
     check "and nothing is beneath it" alone mapdevfs
     check "the map was on /dev before there was a systemd" was_map

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # initramfs.sh [FOLDER [RELEASE-PREFIX]]: boots Debian from a disk by an initramfs that its update-initramfs
 # makes, with mapdevd of FOLDER as device manager of both, and has initramfs-guest.sh look at what came of it;
-# in the initramfs, mapdevd is killed before the disk is there.
+# in the initramfs, mapdevd is killed.
 # Wants root. MODE=shadow says so on the kernel's command line: then all is as without mapdevd.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -21,7 +21,6 @@ make_disk() {
     local root=$1 release=$2
     new_overlay tests/vm/initramfs-guest.sh
     install_mapdev "$binaries"
-    # before any disk is there
     install -D -m 0755 /dev/stdin "$guest/etc/initramfs-tools/scripts/init-top/kill" <<'SCRIPT'
 #!/bin/sh
 case ${1:-} in prereqs) echo udev; exit 0 ;; esac
@@ -37,7 +36,15 @@ chown 77 /dev/tty9
 mkdir /dev/mine && echo text >/dev/mine/file
 stat -c %i /dev/tty9 /dev/mine >/run/mark
 stat -f -c %t /dev >/run/mark-kind
-cat /run/mapdev/initramfs.pid >/run/mark-pid
+# the next one may not be ready yet
+tries=0
+while [ -e /run/mark-killed ] && [ "$tries" -lt 300 ]; do
+    read -r pid </run/mapdev/initramfs.pid
+    [ -z "$pid" ] || [ "$pid" = "$(cat /run/mark-killed)" ] || break
+    sleep 0.1
+    tries=$((tries + 1))
+done
+echo "${pid:-}" >/run/mark-pid
 cat /proc/[0-9]*/comm >/run/mark-processes
 SCRIPT
     # beside what klibc has
