@@ -115,11 +115,13 @@ struct mapdevfs_pin {
 
 /**
  * struct mapdevfs_held - a name that is held, for a listing
+ * @last: what userspace made, from where the next one is looked for
  * @mode: of its inode
  * @adopted: as of its pin
  * @len: bytes of @name, which does not end with NUL
  */
 struct mapdevfs_held {
+	struct mapdevfs_pin *last;
 	u64 ino;
 	umode_t mode;
 	bool adopted;

@@ -215,6 +215,7 @@ static void emit_pins(struct file *file, struct dir_context *ctx)
 	u64 serial = (u64)(ctx->pos - POS_PINS) / 2;
 
 	list->held = false;
+	pin->last = NULL;
 	while (mapdevfs_next_pin(file_inode(file), &serial, pin)) {
 		if (!was_told(list, file->f_path.dentry) &&
 		    !dir_emit(ctx, pin->name, pin->len, pin->ino,

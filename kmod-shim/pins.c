@@ -259,19 +259,24 @@ bool mapdevfs_has_pin(struct dentry *dir, const struct qstr *name)
  * mapdevfs_next_pin() - what is held in a directory, one after another
  * @dir: the directory, its i_rwsem held
  * @serial: in: the last one's, 0 at the start; out: this one's
- * @held: filled in
+ * @held: filled in; @held->last is NULL at first each time i_rwsem is taken
  *
  * Return: false at the end.
  */
 bool mapdevfs_next_pin(struct inode *dir, u64 *serial,
 		       struct mapdevfs_held *held)
 {
+	struct list_head *pins = &MAPDEVFS_I(dir)->pins;
 	struct mapdevfs_pin *pin;
 	const struct inode *inode;
 	bool found = false;
 
 	mutex_lock(&mapdevfs_pin_lock);
-	list_for_each_entry(pin, &MAPDEVFS_I(dir)->pins, in_dir) {
+	pin = list_prepare_entry(held->last, pins, in_dir);
+	list_for_each_entry_continue(pin, pins, in_dir) {
+		/* what userspace made stays there until i_rwsem is let go */
+		if (!pin->adopted)
+			held->last = pin;
 		if (pin->serial <= *serial)
 			continue;
 		*serial = pin->serial;

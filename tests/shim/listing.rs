@@ -79,6 +79,27 @@ fn a_directory_of_both_is_listed_once_whatever_happens_to_it_meanwhile() {
     fs::remove_dir(world.path("mine")).unwrap();
 }
 
+#[test]
+#[ignore = "in the virtual machine"]
+fn all_that_userspace_made_is_listed_once_beside_what_is_held() {
+    let mut world = World::new();
+    world.put("dev/net/tun", &tun());
+    world.put("dev/bus/usb", &null());
+    let dir = world.path("dev");
+    let mine = |n| dir.join(format!("mine{n}"));
+    (0..500).for_each(|n| fs::write(mine(n), b"").unwrap());
+    fs::write(dir.join("net/first"), b"").unwrap();
+    (500..1000).for_each(|n| fs::write(mine(n), b"").unwrap());
+    fs::remove_file(mine(7)).unwrap();
+    fs::rename(mine(0), mine(1000)).unwrap();
+    for names in [list_slowly(&dir, |_| {}), super::world::list(&dir).into_iter().collect()] {
+        assert_eq!(names.iter().filter(|name| name.starts_with("mine")).count(), 999);
+        (1..=1000).filter(|n| *n != 7).for_each(|n| once(&names, &format!("mine{n}"), ""));
+        once(&names, "net", "held");
+        once(&names, "bus", "the map's");
+    }
+}
+
 /// Does something again and again, until the listings are done.
 fn again(stop: &AtomicBool, done: &AtomicU64, mut act: impl FnMut()) {
     while !stop.load(Ordering::Relaxed) {
