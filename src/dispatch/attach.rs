@@ -204,9 +204,9 @@ impl Dispatch {
                     let what = "stays a map in which nothing new appears";
                     warn!("{shown} {what}, and is tried again: {refused}");
                 }
-                // what is in the way may go
-                let again = || Some(Instant::now() + pause(self.attach.refused)?);
-                self.attach.due = self.attach.due.or_else(again);
+                // what is in the way may go, at any time
+                let again = pause(self.attach.refused).unwrap_or(SELDOM);
+                self.attach.due.get_or_insert_with(|| Instant::now() + again);
             }
         }
         self.look_at_place();

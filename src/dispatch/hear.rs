@@ -18,16 +18,16 @@ impl Dispatch {
     pub(super) fn hear_batch(&mut self, first: Heard) -> io::Result<()> {
         let mut lost = self.hear(first);
         let mut count = 1;
-        let mut behind = self.rest.behind;
-        while count < BATCH || (lost && !self.queue.is_full()) {
+        let mut emptied = false;
+        while count < BATCH || ((lost || self.rest.is_late()) && !self.queue.is_full()) {
             let Some(heard) = self.socket.try_recv()? else {
-                (count, behind) = (0, 0);
+                emptied = true;
                 break;
             };
             lost |= self.hear(heard);
             count += 1;
         }
-        self.rest.behind = behind + count;
+        self.rest.heard(count, emptied);
         if lost {
             self.start_sweep();
         }

@@ -12,6 +12,10 @@ use crate::heap;
 /// an event takes twice the memory that it takes in the socket.
 const AHEAD: usize = 1024;
 
+/// How long the socket is left to hold what comes, before it is read until it is empty: of those who wait for a
+/// number, each waits for one of these messages, and not for the events before it.
+const HOLD: Duration = Duration::from_millis(100);
+
 /// Messages taken in since the socket was last found empty, from which on it is not left to hold what comes:
 /// it has room for many times as many, and a storm that goes on is to be merged.
 const BEHIND: usize = 16_384;
@@ -28,7 +32,28 @@ pub(super) struct Rest {
     grown: bool,
     /// Messages since the socket was last found empty.
     pub(super) behind: usize,
+    /// Until when the socket is left to hold what comes, since it was last found empty.
+    pub(super) hold: Option<Instant>,
     pub(super) due: Option<Instant>,
+}
+
+impl Rest {
+    /// Whether the socket holds something for longer than it should.
+    pub(super) fn is_late(&mut self) -> bool {
+        let now = Instant::now();
+        now >= *self.hold.get_or_insert(now + HOLD)
+    }
+
+    /// So many messages were taken in.
+    pub(super) fn heard(&mut self, count: usize, emptied: bool) {
+        if emptied {
+            self.behind = 0;
+            self.hold = None;
+        } else {
+            self.behind += count;
+            self.hold.get_or_insert_with(|| Instant::now() + HOLD);
+        }
+    }
 }
 
 impl Dispatch {
@@ -39,7 +64,8 @@ impl Dispatch {
         self.rest.grown |= enough;
         // what waits for one device or program that takes long keeps nobody from hearing of others
         let goes_on = self.queue.runnable() > 0;
-        enough && goes_on && self.rest.behind < BEHIND && self.socket.granted() >= ROOMY
+        let room = self.rest.behind < BEHIND && self.socket.granted() >= ROOMY;
+        enough && goes_on && room && !self.rest.is_late()
     }
 
     /// What a start needed and nothing needs later.

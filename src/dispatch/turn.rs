@@ -165,6 +165,8 @@ impl Dispatch {
             () = at(self.workers.time_to_look()) => self.workers.look(),
             () = at(self.attach.due) => self.attach_kernel(),
             () = at(self.rest.due) => self.take_rest(),
+            // programs that run wake nobody until they end
+            () = at(self.rest.hold), if hearing && !listening => {}
             told = kernel::told(&mut self.kernel) => self.kernel_told(told),
             _ = self.stop.changed(), if !stopping => {}
             () = at(self.stop_by) => {}

@@ -86,3 +86,31 @@ fn c4_a_name_without_autoload_is_not_there_before_its_device() {
     unload("uinput");
     wait("its end", || fs::symlink_metadata(machine.path("uinput")).is_err());
 }
+
+/// Events whose rules run a program that takes its time.
+const STORM: usize = 4000;
+const RULES: &str = "/etc/udev/rules.d/50-slow.rules";
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn c4_a_number_comes_in_time_while_slow_events_wait() {
+    let uuid = "00000000-0000-0000-0000-000000000001";
+    let rule = "SUBSYSTEM==\"tty\", ENV{SYNTH_UUID}!=\"\", PROGRAM=\"/bin/sleep 1\"\n";
+    fs::create_dir_all("/etc/udev/rules.d").unwrap();
+    fs::write(RULES, rule).unwrap();
+    let machine = Machine::new();
+    unload("mapdev_probe");
+    machine.policy(&policy());
+    let daemon = machine.start();
+    let timeouts = device().stats().unwrap().timeouts;
+    let ttys: Vec<_> = fs::read_dir("/sys/class/tty").unwrap().flatten().collect();
+    for tty in ttys.iter().cycle().take(STORM) {
+        fs::write(tty.path().join("uevent"), format!("add {uuid}")).unwrap();
+    }
+    assert!(open_as(machine.path("mapdev-probe"), 1000));
+    assert_eq!(device().stats().unwrap().timeouts, timeouts);
+    // it would wait for the programs
+    drop(daemon);
+    fs::remove_file(RULES).unwrap();
+    unload("mapdev_probe");
+}

@@ -88,7 +88,7 @@ impl Machine {
         // no /dev/null: a test may have taken it away
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let child = Command::new("/bin/mapdevd")
-            .args(["--mode", "active", "--bus", &self.address, "--receive-buffer", "1048576"])
+            .args(["--mode", "active", "--bus", &self.address])
             .arg("--dev")
             .arg(&self.dev)
             .arg("--runtime")
