@@ -4,9 +4,9 @@
  *
  * An ACL is one device's: it ends when the name is another device's, or has no
  * number any more. One that was set before there was a number goes over to the
- * device that comes. The mask of an ACL stands in the mode as the group's bits,
- * and the mode stays with the name: the group keeps of them what the ACL gave
- * to it.
+ * first device that comes, and to no other. The mask of an ACL stands in the
+ * mode as the group's bits, and the mode stays with the name: the group keeps
+ * of them what the ACL gave to it.
  */
 #include <linux/ktime.h>
 
@@ -55,6 +55,42 @@ static void drop(struct mapdevfs_inode *mi)
 	iput(&mi->vfs_inode);
 }
 
+/* under mapdevfs_attr_lock */
+static int change_acl(struct mapdevfs_idmap *idmap, struct inode *inode,
+		      struct posix_acl *acl)
+{
+	bool is_maps = MAPDEVFS_I(inode)->id != MAPDEV_ID_FREE;
+	umode_t mode;
+	int err;
+
+	err = mapdevfs_renew_locked(inode);
+	if (err)
+		return err;
+	/* the VFS asked for the owner before he was looked up */
+	if (mapdevfs_is_maps_node(inode) &&
+	    !inode_owner_or_capable(idmap, inode))
+		return -EPERM;
+	mode = inode->i_mode;
+	if (acl) {
+		err = posix_acl_update_mode(idmap, inode, &mode, &acl);
+		if (err)
+			return err;
+	}
+	mapdevfs_touch_ctime(inode);
+	if (mode != inode->i_mode) {
+		inode->i_mode = mode;
+		if (is_maps)
+			mapdevfs_store(inode, MAPDEV_EV_MODE);
+	}
+	set_cached_acl(inode, ACL_TYPE_ACCESS, acl);
+	/* not its last reference: the caller came with a dentry */
+	if (is_maps && !acl)
+		drop(MAPDEVFS_I(inode));
+	else if (is_maps)
+		hold(MAPDEVFS_I(inode));
+	return 0;
+}
+
 /**
  * mapdevfs_change_acl() - set or remove an ACL
  * @idmap: of the mount
@@ -67,40 +103,14 @@ static void drop(struct mapdevfs_inode *mi)
 int mapdevfs_change_acl(struct mapdevfs_idmap *idmap, struct inode *inode,
 			struct posix_acl *acl, int type)
 {
-	bool is_maps = MAPDEVFS_I(inode)->id != MAPDEV_ID_FREE;
-	umode_t mode = inode->i_mode;
 	int err;
 
 	if (type != ACL_TYPE_ACCESS)
 		return -EOPNOTSUPP;
-	if (mapdevfs_is_maps_node(inode)) {
-		err = mapdevfs_renew(inode, true);
-		if (err)
-			return err;
-		/* the VFS asked for the owner before he was looked up */
-		if (!inode_owner_or_capable(idmap, inode))
-			return -EPERM;
-	}
-	if (acl) {
-		err = posix_acl_update_mode(idmap, inode, &mode, &acl);
-		if (err)
-			return err;
-	}
 	mutex_lock(&mapdevfs_attr_lock);
-	mapdevfs_touch_ctime(inode);
-	if (mode != inode->i_mode) {
-		inode->i_mode = mode;
-		if (is_maps)
-			mapdevfs_store(inode, MAPDEV_EV_MODE);
-	}
-	set_cached_acl(inode, type, acl);
-	/* not its last reference: the caller came with a dentry */
-	if (is_maps && !acl)
-		drop(MAPDEVFS_I(inode));
-	else if (is_maps)
-		hold(MAPDEVFS_I(inode));
+	err = change_acl(idmap, inode, acl);
 	mutex_unlock(&mapdevfs_attr_lock);
-	return 0;
+	return err;
 }
 
 /* in the map: the mode is the name's, which stays */
@@ -127,7 +137,7 @@ static void restore_mode(struct mapdevfs_inode *mi,
 	mapdevfs_tell(mi->id, mi->cell, MAPDEV_EV_MODE, &attr, false);
 	rcu_read_unlock();
 	/* the object's inode has the mode of before, until it is looked at */
-	WRITE_ONCE(map->salt, map->salt + 1);
+	mapdevfs_look_again();
 }
 
 static int is_now(struct inode *inode, mapdevfs_hashval id, void *now)
@@ -144,6 +154,7 @@ static void pass_on(struct mapdevfs_inode *mi, struct mapdev_copy *now)
 	struct posix_acl *acl;
 
 	mi->acl = MAPDEVFS_ACL_DUE;
+	mi->heir = (dev_t)now->rdev;
 	if (!heir)
 		return;
 	mi->acl = MAPDEVFS_ACL_PASSED;
@@ -165,9 +176,9 @@ static void settle(struct mapdevfs_inode *mi, bool in_use)
 	struct inode *inode = &mi->vfs_inode;
 	struct mapdev_copy now = {};
 	bool is_it;
-	int err = mapdevfs_glance(inode, &now);
+	int err = mapdevfs_reread_locked(inode, &now);
 
-	if (err == -EAGAIN)
+	if (err == -EIO)
 		return;
 	if (err) {
 		/* a directory that is adopted stays, though the map has lost it */
@@ -179,7 +190,8 @@ static void settle(struct mapdevfs_inode *mi, bool in_use)
 	if (is_it && mi->acl == MAPDEVFS_ACL_HELD)
 		return;
 	if (!is_it && mi->pending && !(now.flags & MAPDEV_E_PENDING) &&
-	    !((inode->i_mode ^ now.mode) & S_IFMT)) {
+	    !((inode->i_mode ^ now.mode) & S_IFMT) &&
+	    (mi->acl == MAPDEVFS_ACL_HELD || mi->heir == (dev_t)now.rdev)) {
 		if (mi->acl != MAPDEVFS_ACL_PASSED)
 			pass_on(mi, &now);
 		if (mi->acl == MAPDEVFS_ACL_PASSED && !in_use)
@@ -237,7 +249,7 @@ void mapdevfs_end_acls(void)
 		struct mapdev_copy now = {};
 
 		if (mi->acl != MAPDEVFS_ACL_PASSED &&
-		    !mapdevfs_glance(&mi->vfs_inode, &now))
+		    !mapdevfs_reread_locked(&mi->vfs_inode, &now))
 			restore_mode(mi, &now);
 		drop(mi);
 	}

@@ -193,6 +193,14 @@ struct inode *mapdevfs_iget(struct super_block *sb,
 	return inode;
 }
 
+static bool has_attributes(const struct inode *inode,
+			   const struct mapdev_copy *copy)
+{
+	return (inode->i_mode & S_IALLUGO) == (copy->mode & S_IALLUGO) &&
+	       from_kuid(&init_user_ns, inode->i_uid) == copy->uid &&
+	       from_kgid(&init_user_ns, inode->i_gid) == copy->gid;
+}
+
 /**
  * mapdevfs_refresh() - take over attributes that the map has and the inode not
  * @inode: the inode
@@ -208,9 +216,7 @@ void mapdevfs_refresh(struct inode *inode, const struct mapdev_copy *copy,
 	struct mapdev_copy now = {};
 	int err;
 
-	if ((inode->i_mode & S_IALLUGO) == (copy->mode & S_IALLUGO) &&
-	    from_kuid(&init_user_ns, inode->i_uid) == copy->uid &&
-	    from_kgid(&init_user_ns, inode->i_gid) == copy->gid)
+	if (has_attributes(inode, copy))
 		goto checked;
 	mutex_lock(&mapdevfs_attr_lock);
 	/* the copy may be older than a chmod */
@@ -226,9 +232,35 @@ checked:
 }
 
 /**
+ * mapdevfs_renew_locked() - mapdevfs_renew() for who changes the node
+ * @inode: the inode; under mapdevfs_attr_lock
+ *
+ * Whoever has the old device open would else change the one that took its name.
+ *
+ * Return: 0, or -ESTALE, or -EIO when the map is broken here.
+ */
+int mapdevfs_renew_locked(struct inode *inode)
+{
+	struct mapdev_copy now = {};
+	int err;
+
+	if (!mapdevfs_is_maps_node(inode))
+		return 0;
+	err = mapdevfs_reread_locked(inode, &now);
+	if (err == -ENOENT || (!err && !mapdevfs_describes(inode, &now)))
+		return -ESTALE;
+	if (!err && !has_attributes(inode, &now))
+		set_attributes(inode, &now);
+	return err;
+}
+
+/**
  * mapdevfs_store() - write what an inode has into the map
  * @inode: the inode; under mapdevfs_attr_lock
  * @what: MAPDEV_EV_*
+ *
+ * The daemon replaces a device without the lock. What was written in that
+ * moment is the name's, and the inode of its new device is to be told.
  */
 void mapdevfs_store(struct inode *inode, u32 what)
 {
@@ -247,18 +279,28 @@ void mapdevfs_store(struct inode *inode, u32 what)
 	if (map && !mapdev_set_attr(&map->view, mi->id, mi->cell, &attr))
 		mapdevfs_tell(mi->id, mi->cell, what, &attr, true);
 	rcu_read_unlock();
+	if (mapdevfs_renew_locked(inode))
+		mapdevfs_look_again();
 }
 
-/* setattr_copy(), and the map is told; for an object of the map */
-static void change_object(struct mapdevfs_idmap *idmap, struct inode *inode,
-			  struct iattr *iattr)
+/* as simple_setattr(), and the map is told; for an object of the map */
+static int change_object(struct mapdevfs_idmap *idmap, struct dentry *dentry,
+			 struct iattr *iattr)
 {
+	struct inode *inode = d_inode(dentry);
 	umode_t mode;
 	kuid_t uid;
 	kgid_t gid;
 	u32 what = 0;
+	int err;
 
 	mutex_lock(&mapdevfs_attr_lock);
+	/* who owned a node that is gone does not own what came after it */
+	err = mapdevfs_renew_locked(inode);
+	if (!err)
+		err = setattr_prepare(idmap, dentry, iattr);
+	if (err)
+		goto unlock;
 	mode = inode->i_mode;
 	uid = inode->i_uid;
 	gid = inode->i_gid;
@@ -271,7 +313,23 @@ static void change_object(struct mapdevfs_idmap *idmap, struct inode *inode,
 		what |= MAPDEV_EV_GID;
 	if (what)
 		mapdevfs_store(inode, what);
+unlock:
 	mutex_unlock(&mapdevfs_attr_lock);
+	return err;
+}
+
+/* for what userspace made */
+static int change_users(struct mapdevfs_idmap *idmap, struct dentry *dentry,
+			struct iattr *iattr)
+{
+	struct inode *inode = d_inode(dentry);
+	int err = setattr_prepare(idmap, dentry, iattr);
+
+	if (!err && S_ISREG(inode->i_mode) && (iattr->ia_valid & ATTR_SIZE))
+		err = mapdevfs_resize(inode, iattr->ia_size);
+	if (!err)
+		setattr_copy(idmap, inode, iattr);
+	return err;
 }
 
 /**
@@ -286,22 +344,13 @@ int mapdevfs_setattr(struct mapdevfs_idmap *idmap, struct dentry *dentry,
 		     struct iattr *iattr)
 {
 	struct inode *inode = d_inode(dentry);
-	int err = 0;
+	int err;
 
-	/* who owned a node that is gone does not own what came after it */
-	if (mapdevfs_is_maps_node(inode))
-		err = mapdevfs_renew(inode, true);
-	if (!err)
-		err = setattr_prepare(idmap, dentry, iattr);
-	if (!err && S_ISREG(inode->i_mode) && (iattr->ia_valid & ATTR_SIZE))
-		err = mapdevfs_resize(inode, iattr->ia_size);
-	if (err)
-		return err;
 	if (MAPDEVFS_I(inode)->id == MAPDEV_ID_FREE)
-		setattr_copy(idmap, inode, iattr);
+		err = change_users(idmap, dentry, iattr);
 	else
-		change_object(idmap, inode, iattr);
-	if ((iattr->ia_valid & ATTR_MODE) && inode->i_op->set_acl)
+		err = change_object(idmap, dentry, iattr);
+	if (!err && (iattr->ia_valid & ATTR_MODE) && inode->i_op->set_acl)
 		err = mapdevfs_acl_chmod(idmap, dentry);
 	return err;
 }

@@ -73,6 +73,7 @@ enum mapdevfs_acl {
  * @cell: the object's cell
  * @pending: a name without a number yet
  * @acl: of one of the map: what its ACL is; under mapdevfs_attr_lock
+ * @heir: the device that has come, if @acl is due or passed on to it
  * @acl_list: inodes that are kept for their ACL
  * @pins: of a directory: what userspace made in it
  * @pin_bits: of a directory: a bit for each hash of a name in @pins
@@ -86,6 +87,7 @@ struct mapdevfs_inode {
 	u32 cell;
 	bool pending;
 	enum mapdevfs_acl acl;
+	dev_t heir;
 	struct list_head acl_list;
 	struct list_head pins;
 	unsigned long pin_bits;
@@ -195,11 +197,13 @@ static inline unsigned long mapdevfs_key_now(void)
 
 	rcu_read_lock_sched();
 	map = rcu_dereference_sched(mapdevfs_map);
-	if (likely(map))
-		key = (unsigned long)mapdev_gen(&map->view) +
-		      READ_ONCE(map->salt);
-	else
+	if (likely(map)) {
+		key = (unsigned long)mapdev_gen(&map->view);
+		/* pairs with mapdevfs_look_again() */
+		key += smp_load_acquire(&map->salt);
+	} else {
 		key = READ_ONCE(mapdevfs_epoch);
+	}
 	rcu_read_unlock_sched();
 	return key << 1 | 1;
 }
@@ -232,6 +236,7 @@ bool mapdevfs_describes(const struct inode *inode,
 			const struct mapdev_copy *copy);
 void mapdevfs_refresh(struct inode *inode, const struct mapdev_copy *copy,
 		      unsigned long key);
+int mapdevfs_renew_locked(struct inode *inode);
 void mapdevfs_store(struct inode *inode, u32 what);
 int mapdevfs_setattr(struct mapdevfs_idmap *idmap, struct dentry *dentry,
 		     struct iattr *iattr);
@@ -243,6 +248,8 @@ extern const struct inode_operations mapdevfs_link_iops;
 /* renew.c */
 int mapdevfs_glance(const struct inode *inode, struct mapdev_copy *copy);
 int mapdevfs_reread(const struct inode *inode, struct mapdev_copy *copy);
+int mapdevfs_reread_locked(const struct inode *inode, struct mapdev_copy *copy);
+void mapdevfs_look_again(void);
 int mapdevfs_renew(struct inode *inode, bool may_sleep);
 int mapdevfs_may(struct mapdevfs_idmap *idmap, struct inode *inode, int mask);
 

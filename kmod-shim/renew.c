@@ -27,6 +27,21 @@ int mapdevfs_glance(const struct inode *inode, struct mapdev_copy *copy)
 	return ret;
 }
 
+/* -EAGAIN when it is being changed at every look */
+static int look(const struct inode *inode, struct mapdev_copy *copy)
+{
+	int ret, round;
+
+	for (round = 0; round < MAPDEVFS_BUSY_ROUNDS; round++) {
+		ret = mapdevfs_glance(inode, copy);
+		if (ret != -EAGAIN)
+			break;
+		atomic64_inc(&mapdevfs_counters.busy);
+		cond_resched();
+	}
+	return ret;
+}
+
 /**
  * mapdevfs_reread() - what the map says of the object of an inode
  * @inode: the inode
@@ -36,20 +51,48 @@ int mapdevfs_glance(const struct inode *inode, struct mapdev_copy *copy)
  */
 int mapdevfs_reread(const struct inode *inode, struct mapdev_copy *copy)
 {
-	int ret, round;
+	int ret = look(inode, copy);
 
-	for (round = 0; round < MAPDEVFS_BUSY_ROUNDS; round++) {
-		ret = mapdevfs_glance(inode, copy);
-		if (ret != -EAGAIN)
-			return ret;
-		atomic64_inc(&mapdevfs_counters.busy);
-		cond_resched();
-	}
+	if (ret != -EAGAIN)
+		return ret;
 	/* who changes attributes may have been scheduled away */
 	mutex_lock(&mapdevfs_attr_lock);
 	ret = mapdevfs_glance(inode, copy);
 	mutex_unlock(&mapdevfs_attr_lock);
 	return ret == -EAGAIN ? -EIO : ret;
+}
+
+/**
+ * mapdevfs_reread_locked() - mapdevfs_reread() under mapdevfs_attr_lock
+ * @inode: the inode
+ * @copy: filled in when found; its attributes hold until the lock is released
+ *
+ * Return: 0, -ENOENT, or -EIO when the map is broken here.
+ */
+int mapdevfs_reread_locked(const struct inode *inode, struct mapdev_copy *copy)
+{
+	int ret;
+
+	lockdep_assert_held(&mapdevfs_attr_lock);
+	ret = look(inode, copy);
+	return ret == -EAGAIN ? -EIO : ret;
+}
+
+/**
+ * mapdevfs_look_again() - make all that was read of the map be read anew
+ *
+ * Called under mapdevfs_attr_lock, after what has changed.
+ */
+void mapdevfs_look_again(void)
+{
+	struct mapdevfs_map *map;
+
+	map = rcu_dereference_protected(mapdevfs_map,
+					lockdep_is_held(&mapdevfs_attr_lock));
+	if (!map)
+		return;
+	/* pairs with mapdevfs_key_now(): who sees it sees the change */
+	smp_store_release(&map->salt, map->salt + 1);
 }
 
 /**

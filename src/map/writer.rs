@@ -195,8 +195,9 @@ impl MapWriter {
             return Ok(Change::Unchanged);
         }
         if !same_body {
-            let waits = |kind: &Kind| matches!(kind, Kind::Pending { .. });
-            let came_or_went = waits(&old.kind) || waits(&node.kind);
+            let is_link = |kind: &Kind| matches!(kind, Kind::Link { .. });
+            let both_links = is_link(&old.kind) && is_link(&node.kind);
+            let came_or_went = old.kind != node.kind && !both_links;
             self.with_room(|map| map.try_swap(cell, &node))?;
             // it is so from here on, even if owner and mode cannot be changed below
             if let Some(Some(body)) = self.object_mut(cell).map(|object| object.node.as_mut()) {

@@ -144,6 +144,36 @@ fn an_acl_of_a_name_without_a_number_is_its_devices_when_it_comes() {
 
 #[test]
 #[ignore = "in the virtual machine"]
+fn an_acl_of_a_name_without_a_number_is_the_first_devices_and_no_others() {
+    let mut world = World::new();
+    world.put("probe", &pending("no-such-module", false, 0o640));
+    let path = world.path("probe");
+    grant(&path, 4);
+    // nobody looks at the first one
+    becomes(&mut world, "probe", zero());
+    becomes(&mut world, "probe", Kind::Char { major: 1, minor: 3 });
+    assert!(!has_acl(&path));
+    assert!(!open_as(path, USER));
+    assert_eq!(mode(&world, "probe"), 0o640);
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn an_acl_does_not_come_back_with_a_number_that_a_name_had_before() {
+    let mut world = World::new();
+    world.put("probe", &char_device(1, 3, 0o640));
+    let path = world.path("probe");
+    grant(&path, 4);
+    // nobody looks at the one in between
+    becomes(&mut world, "probe", zero());
+    becomes(&mut world, "probe", Kind::Char { major: 1, minor: 3 });
+    assert!(!has_acl(&path));
+    assert!(!open_as(path, USER));
+    assert_eq!(mode(&world, "probe"), 0o640);
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
 fn an_acl_that_was_taken_from_a_device_does_not_come_back() {
     let mut world = World::new();
     world.put("probe", &pending("no-such-module", false, 0o640));

@@ -13,6 +13,7 @@ mod c6_attributes;
 mod costs;
 mod daemon;
 mod disks;
+mod held_open;
 mod hostile;
 mod kept;
 mod limits;
