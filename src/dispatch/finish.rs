@@ -128,10 +128,15 @@ impl Dispatch {
     ) -> Option<(End, Vec<Run>)> {
         match outcome {
             Outcome::Settled { mut known, failed, run, found } => {
-                self.as_in_kernel(&mut known);
+                if self.is_successor(&known) {
+                    self.publisher.begin_anew(&mut known);
+                } else {
+                    self.as_in_kernel(&mut known);
+                }
                 let known = Arc::new(*known);
                 self.end_stale_grants(&known, job.grants.as_deref(), problems);
                 let old = self.table.insert(known.clone());
+                problems.extend(self.remember(&known, old.as_deref()));
                 self.forget_moved(&known, usec(job), problems);
                 let why = match job.uevent.origin {
                     Origin::Kernel => Why::Event,

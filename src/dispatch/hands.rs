@@ -19,6 +19,7 @@ use crate::device::record::{Record, Records};
 use crate::device::{Device, Sysfs};
 use crate::exec::{self, Programs};
 use crate::nodes::devtmpfs::Node;
+use crate::nodes::instances::Instances;
 use crate::nodes::stack::Stack;
 use crate::policy::apply;
 use crate::probe::Probe;
@@ -36,6 +37,8 @@ pub(super) struct Hands {
     pub(super) sysfs: Sysfs,
     pub(super) dev: PathBuf,
     pub(super) records: Records,
+    /// Whose nodes an earlier run has left; not in shadow mode.
+    pub(super) instances: Option<Instances>,
     /// Where claims on links are entered; not in shadow mode.
     pub(super) stack: Option<Stack>,
     /// What rules see beside the device.
@@ -72,6 +75,7 @@ impl Hands {
             dev: config.dev.clone(),
             stack: active.then(|| Stack::new(&links, &config.dev)),
             records,
+            instances: active.then(|| Instances::new(&config.runtime)),
             machine,
             plans: RefCell::default(),
             book: RefCell::default(),
@@ -166,8 +170,8 @@ impl Hands {
         }
         let old = match before {
             Some(known) => self.records.still(device.id(), &known.record),
-            // another device of this id was known: what was remembered is not about this one
-            None if job.known.is_some() => None,
+            // what was remembered is of another device of this id, then
+            None if job.known.is_some() || self.was_anothers(device, instance) => None,
             None => self.records.read(device.id()),
         };
         // what a walk meets and has a record was handled before

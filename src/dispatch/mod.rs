@@ -27,6 +27,7 @@ mod reload;
 mod rename;
 mod rest;
 mod settle;
+mod successor;
 mod sweep;
 mod table;
 mod tell;
@@ -49,6 +50,7 @@ use crate::device::record::Records;
 use crate::device::{DeviceId, Sysfs};
 use crate::map::MapWriter;
 use crate::modules::ModuleDb;
+use crate::nodes::instances::Instances;
 use crate::nodes::links;
 use crate::policy::grants::Grants;
 use crate::queue::{Keys, Limits, Merge, Pushed, Queue};
@@ -121,6 +123,8 @@ pub struct Dispatch {
     config: Config,
     sysfs: Sysfs,
     records: Records,
+    /// In active mode.
+    instances: Option<Instances>,
     socket: KernelSocket,
     queue: Queue<Pending>,
     workers: Workers,
@@ -203,6 +207,7 @@ impl Dispatch {
         Ok(Self {
             sysfs: Sysfs::new(&config.sysfs),
             records,
+            instances: (config.mode == Mode::Active).then(|| Instances::new(&config.runtime)),
             socket,
             queue: Queue::new(Limits::default()),
             workers,

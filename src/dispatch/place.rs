@@ -161,7 +161,8 @@ impl Dispatch {
     }
 
     pub(super) fn make_again(&mut self) {
-        let problems = self.publisher.make_again(&self.table);
+        let mut problems = self.publisher.make_again(&self.table);
+        problems.extend(self.remember_all());
         problems.into_iter().for_each(|problem| warn!("{problem}"));
         self.renew_watches();
     }

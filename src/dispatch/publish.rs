@@ -166,7 +166,7 @@ impl Publisher {
     /// Makes or removes a link of `/dev`, in active mode. A map of the kernel's has all of them, since it may
     /// be on `/dev` the next moment.
     fn link(&mut self, name: &[u8], target: Option<&[u8]>, problems: &mut Vec<String>) {
-        if self.dev.is_some() && (self.is_served() || self.to_be_served) {
+        if self.dev.is_some() && self.may_outlive_us() {
             self.map_link(name, target, problems);
         }
         let Some(dev) = self.made_in() else { return };
@@ -236,6 +236,11 @@ impl Publisher {
         self.map.is_served()
     }
 
+    /// The kernel serves the map, or is to.
+    pub(super) fn may_outlive_us(&self) -> bool {
+        self.is_served() || self.to_be_served
+    }
+
     /// What is new of what the kernel tells.
     pub(super) fn taken_in(&mut self, told: &Told) -> Vec<KernelChange> {
         match told {
@@ -247,8 +252,7 @@ impl Publisher {
     /// The folder where nodes and links are made: none in shadow mode, and where `/dev` is the map.
     pub(super) fn made_in(&self) -> Option<&Path> {
         let dev = self.dev.as_deref()?;
-        let may_be_map = self.map.is_served() || self.to_be_served;
-        (!may_be_map || !shim::is_mounted_on(dev)).then_some(dev)
+        (!self.may_outlive_us() || !shim::is_mounted_on(dev)).then_some(dev)
     }
 
     /// Whether this is the link by number of a node that is there: it leads up from its folder.

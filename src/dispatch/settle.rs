@@ -23,6 +23,12 @@ impl Hands {
         node.is_some_and(|node| node.permissions() == made)
     }
 
+    /// Whether the node, and the record too, was another device's when no daemon ran.
+    pub(super) fn was_anothers(&self, device: &Device, instance: u64) -> bool {
+        let instances = self.instances.as_ref().filter(|_| device.devnum().is_some());
+        instances.is_some_and(|instances| instances.is_anothers(device.id(), instance))
+    }
+
     /// Locks the disk of an event, so that nobody changes it while it is looked at. What the kernel has
     /// removed is not locked, nor is a disk whose owner alone is changed.
     pub(super) fn lock(&self, job: &Job, problems: &mut Vec<String>) -> Locking {

@@ -14,6 +14,7 @@ use super::known::Known;
 use super::{Dispatch, Ready};
 use crate::coldplug;
 use crate::device::DeviceId;
+use crate::nodes::instances::Instances;
 use crate::nodes::links;
 use crate::uevent::{Action, Origin, Uevent};
 
@@ -206,6 +207,7 @@ impl Dispatch {
             Some(old) => self.publisher.withdraw(old, &self.table),
             None => self.drop_leftovers(id),
         });
+        problems.extend(self.forget_instance(id));
         // last: should we be killed here, it tells the next run what is left
         if let Err(error) = self.records.remove(id) {
             problems.push(format!("cannot remove the record: {error}"));
@@ -232,6 +234,13 @@ impl Dispatch {
                 problems.push(format!("cannot remove the record: {error}"));
             }
             problems.into_iter().for_each(|problem| warn!("{id}: {problem}"));
+        }
+        let kept = self.instances.as_ref().map(Instances::ids).unwrap_or_default();
+        for id in kept {
+            if self.table.get(&id).is_none() && !self.queue.concerns(id.as_bytes()) {
+                let problem = self.forget_instance(&id);
+                problem.into_iter().for_each(|problem| warn!("{id}: {problem}"));
+            }
         }
         let there =
             |id: &DeviceId| self.table.get(id).is_some() || self.queue.concerns(id.as_bytes());

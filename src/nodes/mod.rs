@@ -6,6 +6,7 @@ pub mod contest;
 pub mod devtmpfs;
 pub mod disk;
 pub mod fixed;
+pub mod instances;
 pub mod links;
 pub mod stack;
 pub mod statics;

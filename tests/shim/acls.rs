@@ -35,7 +35,7 @@ pub(crate) fn try_to_grant(path: &Path, group: u16) -> Result<(), Errno> {
     setxattr(path, NAME, &acl, XattrFlags::empty())
 }
 
-fn has_acl(path: &Path) -> bool {
+pub(crate) fn has_acl(path: &Path) -> bool {
     let mut room = [0; 256];
     match getxattr(path, NAME, &mut room) {
         Ok(_) => true,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use mapdev::map::shim;
 use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::c4_loads::unload;
@@ -151,6 +152,18 @@ impl Drop for Machine {
 }
 
 impl Daemon {
+    /// Stops it, or lets it go on.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Whether its threads stand still.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let stat = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat"));
+        tasks.flatten().map(stat).all(|stat| stat.is_ok_and(|stat| stat.contains(") T ")))
+    }
+
     fn wait_until_ready(&self) {
         let mut bytes = [0; 4096];
         loop {

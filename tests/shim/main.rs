@@ -20,6 +20,7 @@ mod limits;
 mod listing;
 mod publishing;
 mod stress;
+mod successors;
 mod switching;
 mod taking_over;
 mod userspace;

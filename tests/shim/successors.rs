@@ -1,0 +1,110 @@
+//! A device that comes in another one's place while nobody listens has nothing of what was that one's.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+
+use super::acls::{grant, has_acl};
+use super::c4_loads::{open_as, unload};
+use super::daemon::{Daemon, Machine, is_live, module, wait};
+
+const CONTROL: &str = "/sys/class/zram-control";
+/// More than the daemon's buffer holds.
+const EVENTS: u32 = 8000;
+
+/// Owner, group, mode and the object that has them.
+fn node(path: &Path) -> (u32, u32, u32, u64) {
+    let stat = fs::metadata(path).unwrap();
+    (stat.uid(), stat.gid(), stat.mode() & 0o777, stat.ino())
+}
+
+fn disk_comes() -> String {
+    let number = fs::read_to_string(Path::new(CONTROL).join("hot_add")).unwrap();
+    number.trim().to_owned()
+}
+
+fn disk_goes(number: &str) {
+    let remove = || fs::write(Path::new(CONTROL).join("hot_remove"), number);
+    // somebody may have it open for a moment
+    wait("its end", || remove().is_ok());
+}
+
+/// A disk that was given to somebody, and a terminal too.
+fn given(machine: &Machine) -> (String, PathBuf, PathBuf) {
+    let number = disk_comes();
+    let disk = machine.path(&format!("zram{number}"));
+    wait("the disk", || is_live(&disk));
+    machine.ask(&["settle"]);
+    grant(&disk, 4);
+    chown(&disk, Some(1000), None).unwrap();
+    assert!(open_as(disk.clone(), 1000));
+    let terminal = machine.path("tty2");
+    chown(&terminal, Some(1000), None).unwrap();
+    (number, disk, terminal)
+}
+
+fn is_the_kernels_default(disk: &Path, before: (u32, u32, u32, u64)) {
+    let (uid, gid, mode, inode) = node(disk);
+    assert_eq!((uid, gid, mode), (0, 0, 0o600));
+    assert_ne!(inode, before.3, "a node of its own");
+    assert!(!has_acl(disk) && !open_as(disk.to_owned(), 1000));
+}
+
+fn overflow(daemon: &Daemon, machine: &Machine, meanwhile: impl FnOnce()) {
+    let lost = machine.said("lost uevents");
+    daemon.signal(Signal::STOP);
+    wait("its stop", || daemon.is_stopped());
+    for _ in 0..EVENTS {
+        fs::write("/sys/class/mem/null/uevent", b"change").unwrap();
+    }
+    meanwhile();
+    daemon.signal(Signal::CONT);
+    wait("the loss", || machine.said("lost uevents") > lost);
+    machine.ask(&["settle"]);
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_device_whose_coming_was_lost_has_nothing_of_the_one_in_whose_place_it_came() {
+    module("modprobe", "zram");
+    let machine = Machine::new();
+    let daemon = machine.start();
+    let (first, disk, terminal) = given(&machine);
+    let before = (node(&disk), node(&terminal));
+    overflow(&daemon, &machine, || {
+        disk_goes(&first);
+        assert_eq!(disk_comes(), first, "the same number");
+    });
+    is_the_kernels_default(&disk, before.0);
+    assert_eq!(node(&terminal), before.1, "a device that was there all the time keeps what it has");
+    let now = node(&disk);
+    chown(&disk, Some(1000), None).unwrap();
+    overflow(&daemon, &machine, || ());
+    assert_eq!(node(&disk), (1000, now.1, now.2, now.3), "and so does the new one from then on");
+    drop(daemon);
+    unload("zram");
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_device_that_came_while_no_daemon_ran_has_nothing_of_the_one_in_whose_place_it_came() {
+    module("modprobe", "zram");
+    let machine = Machine::new();
+    let daemon = machine.start();
+    let (first, disk, terminal) = given(&machine);
+    let before = (node(&disk), node(&terminal));
+    drop(daemon);
+    let daemon = machine.start();
+    assert_eq!((node(&disk), node(&terminal)), before, "what stays keeps what it has");
+    drop(daemon);
+    disk_goes(&first);
+    assert_eq!(disk_comes(), first, "the same number");
+    let daemon = machine.start();
+    machine.ask(&["settle"]);
+    is_the_kernels_default(&disk, before.0);
+    assert_eq!(node(&terminal), before.1);
+    drop(daemon);
+    unload("zram");
+}
