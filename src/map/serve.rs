@@ -305,12 +305,14 @@ mod tests {
     }
 
     #[test]
-    fn acls_are_ended_when_a_name_waits_for_its_device_again() {
+    fn acls_are_ended_when_a_name_is_another_devices_or_waits_for_its_own_again() {
         let (mut map, heard) = served();
         map.upsert(b"x", &node(7, 0o600)).unwrap();
         heard.said();
         map.upsert(b"x", &node(8, 0o600)).unwrap();
-        assert!(heard.said().is_empty(), "whoever looks at it first ends them");
+        assert_eq!(heard.said(), ["sync"]);
+        map.upsert(b"x", &Node { flags: E_MODULE, ..node(8, 0o600) }).unwrap();
+        assert!(heard.said().is_empty(), "it is the same device");
         let kind = Kind::Pending { block: false, alias: b"devname:x".to_vec().into() };
         map.upsert(b"x", &Node { kind, ..node(0, 0o600) }).unwrap();
         assert_eq!(heard.said(), ["sync"]);
