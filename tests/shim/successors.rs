@@ -70,7 +70,7 @@ fn overflow(daemon: &Daemon, machine: &Machine, meanwhile: impl FnOnce()) {
 fn a_device_whose_coming_was_lost_has_nothing_of_the_one_in_whose_place_it_came() {
     module("modprobe", "zram");
     let machine = Machine::new();
-    let daemon = machine.start();
+    let daemon = machine.start_with(&["--receive-buffer", "1048576"]);
     let (first, disk, terminal) = given(&machine);
     let before = (node(&disk), node(&terminal));
     overflow(&daemon, &machine, || {
