@@ -25,6 +25,9 @@ pub mod host;
 // what the allocator keeps
 pub mod heap;
 
+// descriptors that the runtime waits for
+pub mod ready;
+
 // 1 HEAR: bytes from the kernel become a `Uevent`
 pub mod uevent;
 

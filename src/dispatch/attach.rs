@@ -14,11 +14,11 @@ use tracing::{debug, info, warn};
 use super::Dispatch;
 use super::kernel::shim;
 use super::place::pause;
-use super::publish::Publisher;
+use super::publish::{Publisher, number_of};
 use crate::config::Mode;
+use crate::map;
 use crate::map::layout::E_LIVE;
 use crate::map::shim::is_mounted_on;
-use crate::map::{self, Kind};
 use crate::nodes::disk;
 use crate::switch::{self, Wanted, inherit};
 use crate::uevent::Devnum;
@@ -217,13 +217,7 @@ impl Publisher {
     /// Live nodes are somebody's as they are in the map that is on /dev.
     fn inherit(&mut self, left: &inherit::Left) {
         let found = |(name, node): (&[u8], &map::Node)| {
-            let number =
-                |block, major: &u32, minor: &u32| Devnum { block, major: *major, minor: *minor };
-            let devnum = match &node.kind {
-                Kind::Char { major, minor } => number(false, major, minor),
-                Kind::Block { major, minor } => number(true, major, minor),
-                Kind::Link { .. } | Kind::Pending { .. } => return None,
-            };
+            let devnum = number_of(&node.kind)?;
             let there = left.of(name, devnum).filter(|_| node.flags & E_LIVE != 0)?;
             let node =
                 map::Node { uid: there.uid, gid: there.gid, mode: there.mode, ..node.clone() };

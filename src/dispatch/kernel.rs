@@ -11,12 +11,11 @@ use tracing::warn;
 use super::Dispatch;
 use super::command::Notice;
 use super::known::{KernelHand, Known};
+use super::publish::number_of;
 use crate::config::{Config, Mode};
-use crate::map::Kind;
 use crate::map::serve::KernelChange;
 use crate::map::shim::{Events, Shim, Told};
 use crate::nodes::Permissions;
-use crate::uevent::Devnum;
 
 /// The control device's name; its uevent says that the module was loaded.
 const DEVNAME: &[u8] = b"mapdev";
@@ -102,11 +101,7 @@ impl Dispatch {
         }
         let now = known.devname().zip(known.devnum()).and_then(|(name, devnum)| {
             let now = self.publisher.map().now(name)?;
-            let wanted = match now.kind {
-                Kind::Char { major, minor } => Devnum { block: false, major, minor },
-                Kind::Block { major, minor } => Devnum { block: true, major, minor },
-                Kind::Link { .. } | Kind::Pending { .. } => return None,
-            };
+            let wanted = number_of(&now.kind)?;
             (wanted == devnum && self.publisher.made_in().is_none()).then_some(now)
         });
         if let Some(now) = now {

@@ -1,29 +1,31 @@
 //! Stage 6: which device each node of the map was made for. The kernel serves the map on when the daemon is
 //! gone, and what comes in a device's place meanwhile must not have its node.
 
-use std::ffi::OsStr;
+use std::cell::Cell;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use super::stack::replace;
 use crate::device::DeviceId;
-
-/// Begins the name of one that is being replaced.
-const HALF: &[u8] = b".#";
+use crate::device::record::absent_is_fine;
 
 /// A folder of links, `ID -> INSTANCE`: each is made in one step, and read in one. See `Sysfs::instance`.
 #[derive(Clone, Debug)]
 pub struct Instances {
     folder: PathBuf,
+    /// Without any, no file is asked for: that is so wherever the map is not served.
+    any: Cell<bool>,
 }
 
 impl Instances {
     /// In the daemon's runtime folder; made when there is something to remember.
     #[must_use]
     pub fn new(runtime: &Path) -> Self {
-        Self { folder: runtime.join("instances") }
+        let folder = runtime.join("instances");
+        Self { any: Cell::new(folder.exists()), folder }
     }
 
     fn path(&self, id: &DeviceId) -> PathBuf {
@@ -33,7 +35,8 @@ impl Instances {
     /// The device whose node was published last under this id.
     #[must_use]
     pub fn of(&self, id: &DeviceId) -> Option<u64> {
-        fs::read_link(self.path(id)).ok()?.to_str()?.parse().ok()
+        let kept = self.any.get().then(|| fs::read_link(self.path(id)))?;
+        kept.ok()?.to_str()?.parse().ok()
     }
 
     /// Whether it was another device than this one, as far as is known.
@@ -47,20 +50,14 @@ impl Instances {
     /// # Errors
     /// When it cannot be written: what was remembered before still is.
     pub fn keep(&self, id: &DeviceId, instance: u64) -> io::Result<()> {
-        let (target, path) = (instance.to_string(), self.path(id));
-        match symlink(&target, &path) {
+        let (path, text) = (self.path(id), OsString::from(instance.to_string()));
+        self.any.set(true);
+        match replace(&path, &text) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 fs::create_dir_all(&self.folder)?;
-                symlink(&target, &path)
+                replace(&path, &text)
             }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let half = self.folder.join(OsStr::from_bytes(&[HALF, id.as_bytes()].concat()));
-                // one that a killed run left
-                absent_is_fine(fs::remove_file(&half))?;
-                symlink(&target, &half)?;
-                fs::rename(&half, &path)
-            }
-            made => made,
+            kept => kept,
         }
     }
 
@@ -69,7 +66,7 @@ impl Instances {
     /// # Errors
     /// When it cannot be removed.
     pub fn forget(&self, id: &DeviceId) -> io::Result<()> {
-        absent_is_fine(fs::remove_file(self.path(id)))
+        if self.any.get() { absent_is_fine(fs::remove_file(self.path(id))) } else { Ok(()) }
     }
 
     /// All that are remembered.
@@ -80,15 +77,10 @@ impl Instances {
     }
 }
 
-fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
-    match done {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     fn id(text: &str) -> DeviceId {

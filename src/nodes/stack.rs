@@ -183,7 +183,7 @@ impl Stack {
 }
 
 /// Replaces an entry in one step, if it says something else.
-fn replace(entry: &Path, text: &OsStr) -> io::Result<()> {
+pub(super) fn replace(entry: &Path, text: &OsStr) -> io::Result<()> {
     if fs::read_link(entry).is_ok_and(|now| now.as_os_str() == text) {
         return Ok(());
     }

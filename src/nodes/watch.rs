@@ -17,6 +17,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::device::DeviceId;
+use crate::ready;
 
 /// Who is watched. The kernel bounds their number (`fs.inotify.max_user_watches`), and there is one for a
 /// device at most.
@@ -135,16 +136,8 @@ impl Watch {
     /// The devices whose nodes were closed since the last time, each once; empty if none was.
     pub fn take(&mut self) -> Vec<DeviceId> {
         let mut told = Told::default();
-        let mut asked = false;
-        // it ends with "would block"; an error shows itself in the next wait
-        let _: io::Result<()> = self.fd.try_io(Interest::READABLE, |fd| {
-            asked = true;
-            told.read(fd, &self.ids)
-        });
-        if !asked {
-            // nobody was told yet of what was closed a moment ago, and that counts too
-            let _: io::Result<()> = told.read(self.fd.get_ref(), &self.ids);
-        }
+        // what was closed a moment ago counts too. It ends with "would block"; an error shows itself in the next wait
+        let _: io::Result<()> = ready::read_now(&self.fd, |fd| told.read(fd, &self.ids));
         told.ended.into_iter().for_each(|number| self.forget(number));
         // whose were lost, nobody knows
         if told.lost { self.numbers.keys().cloned().collect() } else { told.closed }

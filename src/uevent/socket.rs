@@ -20,6 +20,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::parse::{Dropped, MAX_PACKET, ParseError, parse};
 use super::{Origin, Uevent};
+use crate::ready;
 
 /// The multicast group in which the kernel speaks; group 2 is for what device managers say.
 const KERNEL_GROUP: u32 = 1;
@@ -174,16 +175,9 @@ impl KernelSocket {
     /// As [`Self::recv`].
     pub fn try_recv(&mut self) -> io::Result<Option<Heard>> {
         let receiver = &mut self.receiver;
-        let mut asked = false;
-        // that nothing is left is remembered only if the socket has said so in here: what comes after is told
-        // anew. And the socket is asked also when nobody has been told yet
-        let heard = self.fd.try_io(Interest::READABLE, |fd| {
-            asked = true;
-            receiver.receive(fd.as_fd())
-        });
-        match heard {
-            Err(_) if !asked => some(receiver.receive(self.fd.get_ref().as_fd())),
-            heard => some(heard),
+        match ready::read_now(&self.fd, |fd| receiver.receive(fd.as_fd())) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            heard => heard.map(Some),
         }
     }
 }
@@ -192,14 +186,6 @@ impl AsFd for KernelSocket {
     /// For the service manager's store of file descriptors.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.get_ref().as_fd()
-    }
-}
-
-/// That nothing waits is no error.
-fn some(heard: io::Result<Heard>) -> io::Result<Option<Heard>> {
-    match heard {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        heard => heard.map(Some),
     }
 }
 

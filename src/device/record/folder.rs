@@ -175,7 +175,8 @@ fn is_tag(tag: &[u8]) -> bool {
     !matches!(tag, b"" | b"." | b"..") && !tag.contains(&b'/') && !tag.contains(&0)
 }
 
-fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
+/// A file that is not there need not be removed.
+pub(crate) fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,

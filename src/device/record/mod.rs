@@ -5,6 +5,7 @@ mod folder;
 use std::borrow::Cow;
 
 pub use folder::Records;
+pub(crate) use folder::absent_is_fine;
 
 /// One device's record. Lists keep their order; keys and values are bytes without newline.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
