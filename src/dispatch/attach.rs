@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use super::Dispatch;
 use super::kernel::shim;
 use super::place::pause;
-use super::publish::{Publisher, number_of};
+use super::publish::Publisher;
 use crate::config::Mode;
 use crate::map;
 use crate::map::layout::E_LIVE;
@@ -217,7 +217,7 @@ impl Publisher {
     /// Live nodes are somebody's as they are in the map that is on /dev.
     fn inherit(&mut self, left: &inherit::Left) {
         let found = |(name, node): (&[u8], &map::Node)| {
-            let devnum = number_of(&node.kind)?;
+            let devnum = node.kind.devnum()?;
             let there = left.of(name, devnum).filter(|_| node.flags & E_LIVE != 0)?;
             let node =
                 map::Node { uid: there.uid, gid: there.gid, mode: there.mode, ..node.clone() };

@@ -11,7 +11,6 @@ use tracing::warn;
 use super::Dispatch;
 use super::command::Notice;
 use super::known::{KernelHand, Known};
-use super::publish::number_of;
 use crate::config::{Config, Mode};
 use crate::map::serve::KernelChange;
 use crate::map::shim::{Events, Shim, Told};
@@ -101,7 +100,7 @@ impl Dispatch {
         }
         let now = known.devname().zip(known.devnum()).and_then(|(name, devnum)| {
             let now = self.publisher.map().now(name)?;
-            let wanted = number_of(&now.kind)?;
+            let wanted = now.kind.devnum()?;
             (wanted == devnum && self.publisher.made_in().is_none()).then_some(now)
         });
         if let Some(now) = now {

@@ -54,12 +54,7 @@ pub(super) fn origin(name: &StaticName) -> u32 {
 
 fn map_node(name: &StaticName) -> Node {
     let kind = match &name.number {
-        Number::Known(Devnum { block: true, major, minor }) => {
-            Kind::Block { major: *major, minor: *minor }
-        }
-        Number::Known(Devnum { block: false, major, minor }) => {
-            Kind::Char { major: *major, minor: *minor }
-        }
+        Number::Known(devnum) => Kind::of(*devnum),
         Number::Pending { block, module } => {
             Kind::Pending { block: *block, alias: module.as_bytes().into() }
         }

@@ -11,7 +11,7 @@ use super::publish::Publisher;
 use super::table::Table;
 use crate::map::layout::E_LIVE;
 use crate::map::{Kind, Node};
-use crate::uevent::{Action, Devnum, Uevent};
+use crate::uevent::{Action, Uevent};
 
 impl Dispatch {
     /// Before an event waits, and again before it is handled.
@@ -32,10 +32,8 @@ impl Publisher {
             return None;
         }
         let now = self.map.now(name)?;
-        let Devnum { block, major, minor } = devnum;
-        let kind = if block { Kind::Block { major, minor } } else { Kind::Char { major, minor } };
         let origin = self.static_name(name).map_or(0, names::origin);
-        let node = Node { kind, flags: E_LIVE | origin, ..now };
+        let node = Node { kind: Kind::of(devnum), flags: E_LIVE | origin, ..now };
         match self.map.upsert(name, &node) {
             Ok(_) => {
                 self.numbered.insert(name.into());

@@ -289,22 +289,11 @@ fn node_name(id: &DeviceId, table: &Table) -> Option<Vec<u8>> {
     table.get(id)?.devname().map(<[u8]>::to_vec)
 }
 
-/// The number of a node that has one.
-pub(super) fn number_of(kind: &Kind) -> Option<Devnum> {
-    match *kind {
-        Kind::Char { major, minor } => Some(Devnum { block: false, major, minor }),
-        Kind::Block { major, minor } => Some(Devnum { block: true, major, minor }),
-        Kind::Link { .. } | Kind::Pending { .. } => None,
-    }
-}
-
 /// The entry of a live device; `origin` says where its name comes from beside.
 fn map_node(known: &Known, devnum: Devnum, origin: u32) -> map::Node {
-    let Devnum { block, major, minor } = devnum;
-    let kind = if block { Kind::Block { major, minor } } else { Kind::Char { major, minor } };
     let permissions = known.permissions;
     map::Node {
-        kind,
+        kind: Kind::of(devnum),
         mode: permissions.mode,
         uid: permissions.uid,
         gid: permissions.gid,

@@ -25,6 +25,8 @@ use layout::{
     S_IFCHR, S_IFLNK, S_IFMT,
 };
 
+use crate::uevent::Devnum;
+
 pub use adopt::AdoptError;
 pub use protocol::Entry;
 pub use reader::{Listing, Lookup, MapReader, Stats, Walk};
@@ -66,6 +68,25 @@ pub struct Node {
     pub gid: u32,
     /// Where the name comes from: [`layout::E_BUILTIN`], [`layout::E_MODULE`], [`layout::E_LIVE`].
     pub flags: u32,
+}
+
+impl Kind {
+    /// A node with this number.
+    #[must_use]
+    pub fn of(number: Devnum) -> Self {
+        let Devnum { block, major, minor } = number;
+        if block { Self::Block { major, minor } } else { Self::Char { major, minor } }
+    }
+
+    /// The number of a node that has one.
+    #[must_use]
+    pub fn devnum(&self) -> Option<Devnum> {
+        match *self {
+            Self::Char { major, minor } => Some(Devnum { block: false, major, minor }),
+            Self::Block { major, minor } => Some(Devnum { block: true, major, minor }),
+            Self::Link { .. } | Self::Pending { .. } => None,
+        }
+    }
 }
 
 const ORIGINS: u32 = E_BUILTIN | E_MODULE | E_LIVE;

@@ -16,6 +16,7 @@ use mapdev::map::layout::{E_LIVE, header};
 use mapdev::map::shim;
 use mapdev::map::{Kind, Node};
 use mapdev::switch::{Wanted, switch};
+use mapdev::uevent::Devnum;
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
 use super::c4_loads::unload;
@@ -184,7 +185,7 @@ fn publish_other() {
     let mut map = MapWriter::create(64).unwrap();
     for (name, rdev, block) in sorted(Path::new("/dev")) {
         let (major, minor) = (rustix::fs::major(rdev), rustix::fs::minor(rdev));
-        let kind = if block { Kind::Block { major, minor } } else { Kind::Char { major, minor } };
+        let kind = Kind::of(Devnum { block, major, minor });
         let node = Node { kind, mode: 0o600, uid: 0, gid: 0, flags: E_LIVE };
         map.upsert(name.as_os_str().as_encoded_bytes(), &node).unwrap();
     }
