@@ -30,7 +30,7 @@ impl DeviceId {
     #[must_use]
     pub fn of(uevent: &Uevent) -> Self {
         if let Some(devnum) = uevent.devnum() {
-            return Self(devnum.to_string().into_bytes().into());
+            return Self::of_number(devnum);
         }
         if let Some(ifindex) = uevent.ifindex() {
             return Self(format!("n{ifindex}").into_bytes().into());
@@ -45,6 +45,12 @@ impl DeviceId {
         }
         id.extend_from_slice(last_element(uevent.devpath()));
         Self(id.into())
+    }
+
+    /// The id of the device that has this number.
+    #[must_use]
+    pub fn of_number(devnum: Devnum) -> Self {
+        Self(devnum.to_string().into_bytes().into())
     }
 
     /// Takes an id as it was written, say the name of a record.

@@ -1,6 +1,6 @@
-//! Stage 6: gives the map to the kernel: at the start; where the map of another run is on /dev, once ours is as
-//! full; where another process has the kernel, once it lets go. Where nothing of that will be, /dev becomes
-//! devtmpfs: in a map that nobody writes no device would ever appear.
+//! Stage 6: gives the map to the kernel: at the start, or where another process has the kernel, once it lets go.
+//! Where another run's is on /dev, ours begins with what that has (`inherit.rs`). Where the kernel will take none,
+//! /dev becomes devtmpfs: in a map that nobody writes no device would ever appear.
 
 use std::io;
 use std::time::Duration;
@@ -14,17 +14,10 @@ use tracing::{debug, info, warn};
 use super::Dispatch;
 use super::kernel::shim;
 use super::place::pause;
-use super::publish::Publisher;
 use crate::config::Mode;
-use crate::map;
-use crate::map::layout::E_LIVE;
-use crate::map::shim::is_mounted_on;
-use crate::nodes::disk;
-use crate::switch::{self, Wanted, inherit};
-use crate::uevent::Devnum;
-
-/// How long the map of another run answers at most, while ours is filled.
-const FILLING: Duration = Duration::from_secs(20);
+use crate::map::shim::{Shim, is_mounted_on};
+use crate::switch::inherit::Left;
+use crate::switch::{self, Wanted};
 
 /// The time between tries that may go on for ever.
 const SELDOM: Duration = Duration::from_secs(5);
@@ -32,8 +25,6 @@ const SELDOM: Duration = Duration::from_secs(5);
 /// When the kernel is given the map, if that is still to come.
 #[derive(Debug, Default)]
 pub(super) struct Attach {
-    /// Ours is being filled, until then or until a walk has met every device.
-    filling: bool,
     /// Tries so far that were refused.
     refused: u32,
     /// It was said that /dev cannot become devtmpfs.
@@ -88,28 +79,19 @@ impl Outlook {
 }
 
 impl Dispatch {
-    /// The first try, before anything is known of devices.
+    /// The first try, before anything is known of devices; gathers the names that are there before them.
     pub(super) fn begin_to_attach(&mut self) {
-        let serves = || -> io::Result<bool> {
-            let shim = shim(&self.config)?;
-            Ok(shim.map(|shim| shim.stats()).transpose()?.is_some_and(|stats| stats.len > 0))
-        };
-        let fresh = !self.publisher.map().is_adopted();
-        if fresh && is_mounted_on(&self.config.dev) && serves().unwrap_or(false) {
-            info!("the kernel's map is of another run, and answers until ours is filled");
-            let due = Some(Instant::now() + FILLING);
-            self.attach = Attach { filling: true, due, ..Attach::default() };
-            self.publisher.to_be_served = true;
-        } else {
+        if self.publisher.map().is_adopted() {
+            // nothing is changed in it before we are its publisher
             self.attach_kernel();
+            self.renew_names();
+            return;
         }
-    }
-
-    /// A walk has met every device.
-    pub(super) fn map_is_filled(&mut self) {
-        if self.attach.filling {
-            self.attach_kernel();
-        }
+        let wanted = self.config.mode == Mode::Active && self.config.shim.is_some();
+        // no name is made in a map that ours is about to replace, and none is missing in ours
+        self.publisher.to_be_served = wanted && is_mounted_on(&self.config.dev);
+        self.renew_names();
+        self.attach_kernel();
     }
 
     /// Publishes the map to the kernel; without the module goes on without.
@@ -117,12 +99,14 @@ impl Dispatch {
         if self.publisher.is_served() {
             return;
         }
-        self.attach.filling = false;
         self.attach.due = None;
         match self.try_attach() {
             Ok(true) => {
                 info!("the kernel serves the map");
                 self.make_again();
+                if self.publisher.fixed.walked {
+                    self.forget_instances();
+                }
                 let late = std::mem::take(&mut self.attach).refused > 0;
                 if late && self.ready.is_none() {
                     self.mount_dev();
@@ -142,35 +126,25 @@ impl Dispatch {
             return if wanted && is_mounted_on(dev) { Err(Errno::NODEV.into()) } else { Ok(false) };
         };
         let events = AsyncFd::with_interest(shim.events()?, Interest::READABLE)?;
-        let replaces = self.publisher.to_be_served && is_mounted_on(dev);
-        let left = replaces.then(|| inherit::look(dev)).transpose()?;
-        left.iter().for_each(|left| self.publisher.inherit(left));
+        let left = self.shown_until_now(&shim)?;
+        let inherited = left.as_ref().map(|left| self.inherit(left)).unwrap_or_default();
         self.publisher.attach(Box::new(shim))?;
         self.publisher.to_be_served = false;
         self.kernel = Some(events);
-        left.iter().for_each(|left| self.replaced(left));
+        left.iter().for_each(|left| self.replaced(left, &inherited));
         Ok(true)
     }
 
-    /// What was on /dev until now is ours: access lists are given again, and who had no node there when its
-    /// event was handled is told of again.
-    fn replaced(&mut self, left: &inherit::Left) {
-        let nodes: Vec<(Vec<u8>, Devnum, Vec<u8>)> = (self.table.iter())
-            .filter_map(|known| {
-                let (name, devnum) = known.devname().zip(known.devnum())?;
-                Some((name.to_vec(), devnum, known.uevent.devpath().to_vec()))
-            })
-            .collect();
-        let named = nodes.iter().map(|(name, devnum, _)| (&**name, *devnum));
-        let mut problems = left.give_lists(&self.config.dev, named);
-        for (name, devnum, devpath) in nodes {
-            if left.of(&name, devnum).is_none()
-                && let Err(error) = disk::tell(&self.sysfs, &devpath)
-            {
-                problems.push(format!("{}: {error}", devpath.escape_ascii()));
-            }
+    /// What is on /dev, where that is a map which another run serves or has left.
+    fn shown_until_now(&mut self, shim: &Shim) -> io::Result<Option<Left>> {
+        let dev = &self.config.dev;
+        // an adopted map is what is served, unless another process had the kernel meanwhile
+        let goes_on = self.publisher.map().is_adopted() && self.attach.refused == 0;
+        if goes_on || !is_mounted_on(dev) || shim.stats()?.len == 0 {
+            return Ok(None);
         }
-        problems.into_iter().for_each(|problem| warn!("{problem}"));
+        self.publisher.to_be_served = true;
+        switch::inherit::look(dev).map(Some)
     }
 
     fn kernel_refused(&mut self, error: &io::Error) {
@@ -210,25 +184,6 @@ impl Dispatch {
             }
         }
         self.look_at_place();
-    }
-}
-
-impl Publisher {
-    /// Live nodes are somebody's as they are in the map that is on /dev.
-    fn inherit(&mut self, left: &inherit::Left) {
-        let found = |(name, node): (&[u8], &map::Node)| {
-            let devnum = node.kind.devnum()?;
-            let there = left.of(name, devnum).filter(|_| node.flags & E_LIVE != 0)?;
-            let node =
-                map::Node { uid: there.uid, gid: there.gid, mode: there.mode, ..node.clone() };
-            Some((Box::<[u8]>::from(name), node))
-        };
-        let found: Vec<_> = self.map.entries().filter_map(found).collect();
-        for (name, node) in found {
-            if let Err(error) = self.map.upsert(&name, &node) {
-                warn!("map: `{}`: {error}", name.escape_ascii());
-            }
-        }
     }
 }
 

@@ -168,12 +168,7 @@ impl Hands {
         if before.is_none() && job.uevent.origin == Origin::Policy {
             return Outcome::Gone;
         }
-        let old = match before {
-            Some(known) => self.records.still(device.id(), &known.record),
-            // what was remembered is of another device of this id, then
-            None if job.known.is_some() || self.was_anothers(device, instance) => None,
-            None => self.records.read(device.id()),
-        };
+        let (old, other) = self.remembered(device, job, before, instance);
         // what a walk meets and has a record was handled before
         let repeated = job.uevent.origin != Origin::Kernel && old.is_some();
         let said = self.said(device, job, before, old.as_ref(), repeated, problems);
@@ -196,8 +191,15 @@ impl Hands {
             mismatches = before.map(|known| known.mismatches.clone()).unwrap_or_default();
         }
         let record = match (&said.failed, &renamed) {
-            (Some(_), _) | (_, Err(_)) => old.unwrap_or_default(),
-            (None, Ok(_)) => self.record(device, before, old.as_ref(), &decision, problems),
+            (Some(_), _) | (_, Err(_)) => {
+                let other = other.as_ref();
+                problems.extend(other.and_then(|other| self.forget(device, other).err()));
+                old.unwrap_or_default()
+            }
+            (None, Ok(_)) => {
+                let left = old.as_ref().or(other.as_ref());
+                self.record(device, before, old.as_ref(), left, &decision, problems)
+            }
         };
         let module = device.module().map(|name| name.escape_ascii().to_string());
         let known = Known {

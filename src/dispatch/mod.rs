@@ -14,6 +14,7 @@ mod finish;
 pub mod foreground;
 mod hands;
 mod hear;
+mod inherit;
 mod job;
 mod kernel;
 pub mod known;

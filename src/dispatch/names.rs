@@ -40,7 +40,7 @@ pub(super) struct Fixed {
     file: PathBuf,
     tags: PathBuf,
     /// The first walk through sysfs is over: what is live is known.
-    walked: bool,
+    pub(super) walked: bool,
 }
 
 /// Where a name comes from, as the map says it.
@@ -112,7 +112,7 @@ impl Publisher {
         // an entry of an earlier run belongs to its device until sysfs was read
         let kept = |node: &Node| node.flags & E_LIVE != 0 || matches!(node.kind, Kind::Link { .. });
         table.named(name).is_some()
-            || self.numbered.contains(name)
+            || self.numbered.contains_key(name)
             || self.claims.owner(name).is_some()
             || (!self.fixed.walked && self.map.get(name).is_some_and(kept))
     }
@@ -194,7 +194,7 @@ impl Publisher {
         self.fixed.walked = true;
         let ours = |name: &[u8]| {
             table.named(name).is_some()
-                || self.numbered.contains(name)
+                || self.numbered.contains_key(name)
                 || self.claims.owner(name).is_some()
                 || self.is_by_number(name, table)
         };

@@ -9,6 +9,7 @@ use super::Dispatch;
 use super::names;
 use super::publish::Publisher;
 use super::table::Table;
+use crate::device::DeviceId;
 use crate::map::layout::E_LIVE;
 use crate::map::{Kind, Node};
 use crate::uevent::{Action, Uevent};
@@ -36,7 +37,7 @@ impl Publisher {
         let node = Node { kind: Kind::of(devnum), flags: E_LIVE | origin, ..now };
         match self.map.upsert(name, &node) {
             Ok(_) => {
-                self.numbered.insert(name.into());
+                self.numbered.insert(name.into(), DeviceId::of(uevent));
                 None
             }
             Err(error) => Some(format!("map: `{}`: {error}", name.escape_ascii())),
@@ -47,11 +48,20 @@ impl Publisher {
     pub(super) fn number_is_void(&mut self, uevent: &Uevent, table: &Table) -> Vec<String> {
         let mut problems = Vec::new();
         if let Some(name) = uevent.devname()
-            && self.numbered.remove(name)
+            && self.numbered.remove(name).is_some()
             && table.named(name).is_none()
         {
             self.give_back(name, &mut problems);
         }
+        problems
+    }
+
+    /// A device is gone of which no event was handled: a name that had its number waits again.
+    pub(super) fn never_met(&mut self, id: &DeviceId) -> Vec<String> {
+        let mut problems = Vec::new();
+        let its = self.numbered.iter().filter(|(_, of)| *of == id);
+        let names: Vec<Box<[u8]>> = its.map(|(name, _)| name.clone()).collect();
+        names.iter().for_each(|name| self.give_back(name, &mut problems));
         problems
     }
 }

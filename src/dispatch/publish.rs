@@ -1,6 +1,6 @@
 //! Keeps links and map what the devices say: the only place that changes either.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -28,8 +28,8 @@ pub(super) struct Publisher {
     pub(super) claims: Claims,
     pub(super) map: MapWriter,
     pub(super) fixed: Fixed,
-    /// Names that have their number from an event which is not handled yet.
-    pub(super) numbered: HashSet<Box<[u8]>>,
+    /// Names that have a device's number, whose event is not handled yet.
+    pub(super) numbered: HashMap<Box<[u8]>, DeviceId>,
     /// The kernel is to serve the map, and does not yet.
     pub(super) to_be_served: bool,
     /// `None` in shadow mode: links are computed, not made.
@@ -43,7 +43,7 @@ impl Publisher {
         let dev = (config.mode == Mode::Active).then(|| config.dev.clone());
         let links = config.udev_folder().join("links");
         let stack = dev.as_ref().map(|dev| Stack::new(&links, dev));
-        let (claims, fixed, numbered) = (Claims::default(), Fixed::new(config), HashSet::new());
+        let (claims, fixed, numbered) = (Claims::default(), Fixed::new(config), HashMap::new());
         Self { claims, map, fixed, numbered, to_be_served: false, dev, stack }
     }
 
@@ -76,6 +76,7 @@ impl Publisher {
         };
         self.numbered.remove(name);
         let same_node = old.is_some_and(|old| old.devname() == Some(name));
+        self.end_other(name, devnum);
         let origin = self.static_name(name).map_or(0, names::origin);
         let node = self.kept(name, known, map_node(known, devnum, origin));
         if let Err(error) = self.map.upsert(name, &node) {
@@ -165,7 +166,7 @@ impl Publisher {
 
     /// Makes or removes a link of `/dev`, in active mode. A map of the kernel's has all of them, since it may
     /// be on `/dev` the next moment.
-    fn link(&mut self, name: &[u8], target: Option<&[u8]>, problems: &mut Vec<String>) {
+    pub(super) fn link(&mut self, name: &[u8], target: Option<&[u8]>, problems: &mut Vec<String>) {
         if self.dev.is_some() && self.may_outlive_us() {
             self.map_link(name, target, problems);
         }

@@ -23,10 +23,33 @@ impl Hands {
         node.is_some_and(|node| node.permissions() == made)
     }
 
-    /// Whether the node, and the record too, was another device's when no daemon ran.
-    pub(super) fn was_anothers(&self, device: &Device, instance: u64) -> bool {
-        let instances = self.instances.as_ref().filter(|_| device.devnum().is_some());
-        instances.is_some_and(|instances| instances.is_anothers(device.id(), instance))
+    /// What is remembered of the device, and what is still there of another one in whose place it came.
+    pub(super) fn remembered(
+        &self,
+        device: &Device,
+        job: &Job,
+        before: Option<&Known>,
+        instance: u64,
+    ) -> (Option<Record>, Option<Record>) {
+        let id = device.id();
+        if let Some(known) = before {
+            return (self.records.still(id, &known.record), None);
+        }
+        let kept = self.instances.as_ref().filter(|_| device.devnum().is_some());
+        let anothers = kept.is_some_and(|kept| kept.is_anothers(id, instance));
+        match (job.known.is_some() || anothers, self.records.read(id)) {
+            (true, left) => (None, left),
+            (false, own) => (own, None),
+        }
+    }
+
+    /// Ends what is remembered of another device of this id.
+    pub(super) fn forget(&self, device: &Device, other: &Record) -> Result<(), String> {
+        let left = self.stack.iter().flat_map(|stack| {
+            other.links.iter().filter_map(|link| stack.leave(link, device.id()).err())
+        });
+        let failed = left.chain(self.records.remove(device.id()).err()).next();
+        failed.map_or(Ok(()), |error| Err(format!("cannot forget the device before it: {error}")))
     }
 
     /// Locks the disk of an event, so that nobody changes it while it is looked at. What the kernel has
@@ -84,11 +107,13 @@ impl Hands {
         }
     }
 
+    /// Writes the record, and enters tags and claims. `old` is the device's own, `left` what is there.
     pub(super) fn record(
         &self,
         device: &Device,
         before: Option<&Known>,
         old: Option<&Record>,
+        left: Option<&Record>,
         decision: &Decision,
         problems: &mut Vec<String>,
     ) -> Record {
@@ -104,14 +129,14 @@ impl Hands {
             persist: decision.persist,
         };
         if numbered {
-            problems.extend(self.claim(device, before, old, decision));
+            problems.extend(self.claim(device, before, left, decision));
         }
         let foreign = before.is_none() && old.is_some();
         let index = match foreign {
             true => self.records.enter_tags(device.id(), &record),
             false => Ok(()),
         };
-        if let Err(error) = index.and(self.records.write(device.id(), &record, old)) {
+        if let Err(error) = index.and(self.records.write(device.id(), &record, left)) {
             problems.push(format!("cannot write the record: {error}"));
         }
         record

@@ -14,7 +14,6 @@ use super::known::Known;
 use super::{Dispatch, Ready};
 use crate::coldplug;
 use crate::device::DeviceId;
-use crate::nodes::instances::Instances;
 use crate::nodes::links;
 use crate::uevent::{Action, Origin, Uevent};
 
@@ -141,8 +140,9 @@ impl Dispatch {
         }
         if self.ready.is_some() {
             self.forget_leftovers();
-            self.map_is_filled();
             self.mount_dev();
+        } else if !sweep.only_compares {
+            self.void_numbers();
         }
         if !sweep.only_compares {
             let elapsed = sweep.started.elapsed();
@@ -205,7 +205,11 @@ impl Dispatch {
         let old = self.table.remove(id);
         problems.extend(match &old {
             Some(old) => self.publisher.withdraw(old, &self.table),
-            None => self.drop_leftovers(id),
+            None => {
+                let mut problems = self.publisher.never_met(id);
+                problems.extend(self.drop_leftovers(id));
+                problems
+            }
         });
         problems.extend(self.forget_instance(id));
         // last: should we be killed here, it tells the next run what is left
@@ -235,13 +239,7 @@ impl Dispatch {
             }
             problems.into_iter().for_each(|problem| warn!("{id}: {problem}"));
         }
-        let kept = self.instances.as_ref().map(Instances::ids).unwrap_or_default();
-        for id in kept {
-            if self.table.get(&id).is_none() && !self.queue.concerns(id.as_bytes()) {
-                let problem = self.forget_instance(&id);
-                problem.into_iter().for_each(|problem| warn!("{id}: {problem}"));
-            }
-        }
+        self.forget_instances();
         let there =
             |id: &DeviceId| self.table.get(id).is_some() || self.queue.concerns(id.as_bytes());
         let claimants = self.publisher.claims.claimants();

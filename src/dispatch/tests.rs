@@ -12,13 +12,13 @@ use crate::map::{Kind, Node};
 use crate::rules::decision::Attribute;
 use crate::uevent::socket::Options;
 
-struct Rig {
-    dispatch: Dispatch,
-    root: tempfile::TempDir,
+pub(super) struct Rig {
+    pub(super) dispatch: Dispatch,
+    pub(super) root: tempfile::TempDir,
 }
 
 impl Rig {
-    fn new(devices: &[u32]) -> Self {
+    pub(super) fn new(devices: &[u32]) -> Self {
         let root = tempfile::tempdir().unwrap();
         devices.iter().for_each(|minor| plug(root.path(), *minor));
         let dispatch = Dispatch::new(Self::parts(root.path(), Mode::Shadow)).unwrap();
@@ -60,7 +60,7 @@ impl Rig {
     }
 
     /// Turns until a walk through all of sysfs is over.
-    async fn walk(&mut self) {
+    pub(super) async fn walk(&mut self) {
         self.dispatch.start_sweep();
         while self.dispatch.sweep.is_some() {
             self.turn().await;
@@ -101,11 +101,11 @@ impl Rig {
     }
 }
 
-fn id(minor: u32) -> DeviceId {
+pub(super) fn id(minor: u32) -> DeviceId {
     DeviceId::from_bytes(format!("c10:{minor}").as_bytes()).unwrap()
 }
 
-fn plug(root: &Path, minor: u32) {
+pub(super) fn plug(root: &Path, minor: u32) {
     let folder = root.join(format!("sys/devices/d{minor}"));
     fs::create_dir_all(&folder).unwrap();
     let text = format!("MAJOR=10\nMINOR={minor}\nDEVNAME=d{minor}\n");

@@ -80,7 +80,6 @@ impl Dispatch {
         (self.keep_map)(self.publisher.map());
         // what a kept socket holds is older than what the walk will find
         self.hear_rest();
-        self.renew_names();
         self.start_sweep();
     }
 

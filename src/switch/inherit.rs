@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::carry;
+use super::is_device;
 use super::plan::Step;
 use super::stage::bare;
 use super::survey::{Found, Survey, What, survey};
@@ -32,6 +33,22 @@ impl Left {
         // beside a list, these bits are what it gives at most, and not what the group has
         let mode = if acl.is_some() { mode & !0o070 } else { *mode };
         Some(Permissions { uid: *uid, gid: *gid, mode })
+    }
+
+    /// The nodes that are the kernel's own names of devices which exist, with owner and mode.
+    pub fn devices<'a>(
+        &'a self,
+        sysfs: &'a Path,
+    ) -> impl Iterator<Item = (&'a [u8], Devnum, Permissions)> {
+        self.0.iter().filter_map(|(name, found)| {
+            let What::Node { block, number } = found.what else { return None };
+            if !is_device(sysfs, name, block, number) {
+                return None;
+            }
+            let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+            let devnum = Devnum { block, major, minor };
+            Some((&**name, devnum, self.of(name, devnum)?))
+        })
     }
 
     /// Gives those of these nodes a list that had one; to be called when the other map is there.

@@ -81,7 +81,7 @@ impl Machine {
         daemon
     }
 
-    fn spawn(&self, words: &[&str]) -> Daemon {
+    pub(crate) fn spawn(&self, words: &[&str]) -> Daemon {
         let path = self.folder.path().join("notify");
         drop(fs::remove_file(&path));
         let notify = UnixDatagram::bind(&path).unwrap();
@@ -164,7 +164,7 @@ impl Daemon {
         tasks.flatten().map(stat).all(|stat| stat.is_ok_and(|stat| stat.contains(") T ")))
     }
 
-    fn wait_until_ready(&self) {
+    pub(crate) fn wait_until_ready(&self) {
         let mut bytes = [0; 4096];
         loop {
             let len = self.notify.recv(&mut bytes).expect("the daemon becomes ready");

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use super::acls::{grant, has_acl};
 use super::c4_loads::{open_as, unload};
 use super::daemon::{Daemon, Machine, is_live, module, wait};
+use super::taking_over::spoil;
 
 const CONTROL: &str = "/sys/class/zram-control";
 /// More than the daemon's buffer holds.
@@ -87,14 +88,79 @@ fn a_device_whose_coming_was_lost_has_nothing_of_the_one_in_whose_place_it_came(
     unload("zram");
 }
 
+/// Of a disk: as long as this is there, it is told as the first one.
+struct First;
+
+impl First {
+    const RULES: &str = "/etc/udev/rules.d/50-first.rules";
+
+    fn begin() -> Self {
+        fs::create_dir_all("/etc/udev/rules.d").unwrap();
+        let rule = "KERNEL==\"zram*\", TAG+=\"first\", ENV{FIRST}=\"1\", SYMLINK+=\"first/disk\"\n";
+        fs::write(Self::RULES, rule).unwrap();
+        Self
+    }
+
+    /// What there is of it, beside the node.
+    fn traces(machine: &Machine, disk: &str) -> Vec<PathBuf> {
+        let id = format!("b{disk}");
+        let record = Path::new("/run/udev/data").join(&id);
+        let said = fs::read_to_string(&record).unwrap_or_default();
+        let places = [
+            Path::new("/run/udev/tags/first").join(&id),
+            Path::new(r"/run/udev/links/first\x2fdisk").join(&id),
+            machine.path("first/disk"),
+        ];
+        let there = places.into_iter().filter(|path| fs::symlink_metadata(path).is_ok());
+        there.chain(said.contains("FIRST").then_some(record)).collect()
+    }
+}
+
+impl Drop for First {
+    fn drop(&mut self) {
+        fs::remove_file(Self::RULES).unwrap();
+    }
+}
+
+fn devnum(disk: &Path) -> String {
+    let rdev = fs::metadata(disk).unwrap().rdev();
+    format!("{}:{}", rustix::fs::major(rdev), rustix::fs::minor(rdev))
+}
+
 #[test]
 #[ignore = "in the virtual machine"]
-fn a_device_that_came_while_no_daemon_ran_has_nothing_of_the_one_in_whose_place_it_came() {
+fn a_fresh_map_has_nothing_for_a_device_of_the_one_in_whose_place_it_came() {
     module("modprobe", "zram");
     let machine = Machine::new();
     let daemon = machine.start();
     let (first, disk, terminal) = given(&machine);
     let before = (node(&disk), node(&terminal));
+    drop(daemon);
+    disk_goes(&first);
+    assert_eq!(disk_comes(), first, "the same number");
+    spoil();
+    let daemon = machine.start();
+    is_the_kernels_default(&disk, before.0);
+    let now = node(&terminal);
+    let (uid, gid, mode, _) = before.1;
+    assert_eq!((now.0, now.1, now.2), (uid, gid, mode), "what stays keeps what it has");
+    assert_eq!(machine.said("a kept map cannot be used"), 1);
+    drop(daemon);
+    unload("zram");
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_device_that_came_while_no_daemon_ran_has_nothing_of_the_one_in_whose_place_it_came() {
+    module("modprobe", "zram");
+    let machine = Machine::new();
+    let rules = First::begin();
+    let daemon = machine.start();
+    let (first, disk, terminal) = given(&machine);
+    let before = (node(&disk), node(&terminal));
+    let number = devnum(&disk);
+    assert_eq!(First::traces(&machine, &number).len(), 4);
+    drop(rules);
     drop(daemon);
     let daemon = machine.start();
     assert_eq!((node(&disk), node(&terminal)), before, "what stays keeps what it has");
@@ -104,6 +170,7 @@ fn a_device_that_came_while_no_daemon_ran_has_nothing_of_the_one_in_whose_place_
     let daemon = machine.start();
     machine.ask(&["settle"]);
     is_the_kernels_default(&disk, before.0);
+    assert_eq!(First::traces(&machine, &number), Vec::<PathBuf>::new());
     assert_eq!(node(&terminal), before.1);
     drop(daemon);
     unload("zram");
