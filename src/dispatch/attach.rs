@@ -72,7 +72,7 @@ impl Outlook {
             Self::Passing => "it is tried again for a time; after that, restart mapdevd",
             Self::Never => {
                 "a module of another version may be loaded: make the initramfs anew \
-                 (`update-initramfs -u`), and start the machine again"
+                 (`update-initramfs -u -k all`), and start the machine again"
             }
         }
     }

@@ -91,10 +91,6 @@ impl Publisher {
     /// A live node as it is in the other map.
     fn carry_over(&mut self, name: &[u8], devnum: Devnum, permissions: Permissions) -> Vec<String> {
         let mut problems = Vec::new();
-        if self.claims.owner(name).is_some() {
-            // a link's by now
-            return problems;
-        }
         let Permissions { uid, gid, mode } = permissions;
         let flags = E_LIVE | self.static_name(name).map_or(0, names::origin);
         let node = Node { kind: Kind::of(devnum), mode, uid, gid, flags };
@@ -109,7 +105,12 @@ impl Publisher {
     fn carry_links(&mut self, name: &[u8], id: &DeviceId) -> Vec<String> {
         let mut problems = Vec::new();
         let owned: Vec<Vec<u8>> = self.claims.owned(id).map(<[u8]>::to_vec).collect();
-        owned.iter().for_each(|link| self.link(link, Some(name), &mut problems));
+        for link in owned {
+            // a node's name is the node's
+            if self.map.get(&link).is_none_or(|there| there.flags & E_LIVE == 0) {
+                self.link(&link, Some(name), &mut problems);
+            }
+        }
         problems
     }
 }

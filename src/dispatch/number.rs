@@ -65,3 +65,55 @@ impl Publisher {
         problems
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Rig;
+    use super::*;
+    use crate::map::layout::E_MODULE;
+    use crate::uevent::Origin;
+
+    /// A name that waits has the number of a device whose event came to nothing: its disk was locked too long.
+    fn numbered(devpath: &[u8]) -> Rig {
+        let mut rig = Rig::new(&[1]);
+        let kind = Kind::Pending { block: false, alias: b"probe".as_slice().into() };
+        let waits = Node { kind, mode: 0o640, uid: 7, gid: 8, flags: E_MODULE };
+        rig.dispatch.publisher.map.upsert(b"late", &waits).unwrap();
+        rig.dispatch.take(event(Action::Add, devpath));
+        let job = rig.dispatch.next_job().unwrap();
+        rig.dispatch.over(job);
+        assert!(rig.dispatch.queue.is_idle());
+        assert!(is_numbered(&rig));
+        rig
+    }
+
+    fn event(action: Action, devpath: &[u8]) -> Uevent {
+        let pairs: [(&[u8], &[u8]); 4] =
+            [(b"SUBSYSTEM", b"misc"), (b"MAJOR", b"10"), (b"MINOR", b"9"), (b"DEVNAME", b"late")];
+        Uevent::synthetic(Origin::Kernel, action, devpath, 9, &pairs)
+    }
+
+    fn is_numbered(rig: &Rig) -> bool {
+        let node = rig.dispatch.publisher.map.get(b"late");
+        node.is_some_and(|node| node.kind.devnum().is_some())
+    }
+
+    #[tokio::test]
+    async fn a_number_ends_with_its_device_though_no_event_of_it_was_handled() {
+        let mut rig = numbered(b"/devices/late");
+        rig.dispatch.take(event(Action::Remove, b"/devices/late"));
+        while !rig.dispatch.queue.is_idle() {
+            rig.turn().await;
+        }
+        assert!(!is_numbered(&rig));
+        assert!(rig.dispatch.publisher.numbered.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_number_whose_devices_end_was_lost_ends_with_the_next_walk() {
+        let mut rig = numbered(b"/devices/late");
+        rig.walk().await;
+        assert!(!is_numbered(&rig));
+        assert!(rig.dispatch.publisher.numbered.is_empty());
+    }
+}

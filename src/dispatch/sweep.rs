@@ -138,11 +138,12 @@ impl Dispatch {
             self.start_sweep();
             return;
         }
+        if !sweep.only_compares {
+            self.void_numbers();
+        }
         if self.ready.is_some() {
             self.forget_leftovers();
             self.mount_dev();
-        } else if !sweep.only_compares {
-            self.void_numbers();
         }
         if !sweep.only_compares {
             let elapsed = sweep.started.elapsed();

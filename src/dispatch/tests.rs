@@ -50,7 +50,7 @@ impl Rig {
     }
 
     /// One turn of the loop, deaf to the kernel.
-    async fn turn(&mut self) {
+    pub(super) async fn turn(&mut self) {
         let dispatch = &mut self.dispatch;
         dispatch.start_jobs(0);
         tokio::select! {

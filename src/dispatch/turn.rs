@@ -198,7 +198,7 @@ impl Dispatch {
         }
     }
 
-    fn next_job(&mut self) -> Option<Job> {
+    pub(super) fn next_job(&mut self) -> Option<Job> {
         let (ticket, pending) = self.queue.next()?;
         self.pause_watch(&pending.id);
         // a removal before it may have taken the number away again

@@ -214,6 +214,17 @@ fn an_acl_of_a_directory_stays_as_long_as_somebody_has_something_in_it() {
     assert!(has_acl(&dir));
 }
 
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_label_of_a_security_module_is_kept_for_no_node_and_so_for_no_successor() {
+    let mut world = World::new();
+    world.put("null", &char_device(1, 3, 0o666));
+    for name in ["security.selinux", "security.SMACK64"] {
+        let refused = setxattr(world.path("null"), name, b"label", XattrFlags::empty());
+        assert_eq!(refused, Err(Errno::OPNOTSUPP), "{name}");
+    }
+}
+
 /// Inodes of all file systems that are in memory.
 fn inodes() -> u32 {
     let text = fs::read_to_string("/proc/sys/fs/inode-nr").unwrap();
