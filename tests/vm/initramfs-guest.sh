@@ -18,6 +18,13 @@ another() {
         said "mapdevd has ended, and is started again"
 }
 same() { is "$(stat -c %i /dev/tty9 /dev/mine)" "$(cat /run/mark)"; }
+none_left() {
+    if [ ! -e /run/held ] || [ -s /run/mark-not-ready ]; then
+        echo "none was just being started"
+        return 1
+    fi
+    ! grep -x mapdevd /run/mark-left
+}
 mine() { is "$(cat /dev/mine/file)" text; }
 
 check "the root was found by its UUID" found_by
@@ -30,6 +37,7 @@ if grep -q mapdev.mode=shadow /proc/cmdline; then
 else
     check "mapdevd was the initramfs's device manager" ran mapdevd
     check "it was killed, and another one took its place" another
+    check "one that was just being started ended with the initramfs" none_left
     check "/dev is the map" is_map
     check "and nothing is beneath it" alone mapdevfs
     check "the map was on /dev before there was a systemd" was_map

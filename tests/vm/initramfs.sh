@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # initramfs.sh [FOLDER [RELEASE-PREFIX]]: boots Debian from a disk by an initramfs that its update-initramfs
 # makes, with mapdevd of FOLDER as device manager of both, and has initramfs-guest.sh look at what came of it;
-# in the initramfs, mapdevd is killed.
+# in the initramfs, mapdevd is killed, and killed again when the next one is not ready before the initramfs ends.
 # Wants root. MODE=shadow says so on the kernel's command line: then all is as without mapdevd.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -46,6 +46,22 @@ while [ -e /run/mark-killed ] && [ "$tries" -lt 300 ]; do
 done
 echo "${pid:-}" >/run/mark-pid
 cat /proc/[0-9]*/comm >/run/mark-processes
+[ -e /run/mark-killed ] || exit 0
+# once more, and the next one has an event that lasts
+: >/run/hold
+kill -9 "$pid"
+tries=0
+while [ ! -e /run/held ] && [ "$tries" -lt 600 ]; do
+    sleep 0.1
+    tries=$((tries + 1))
+done
+cat /run/mapdev/initramfs.pid >/run/mark-not-ready
+SCRIPT
+    install -D -m 0755 /dev/stdin "$guest/etc/initramfs-tools/scripts/init-bottom/mark" <<'SCRIPT'
+#!/bin/sh
+case ${1:-} in prereqs) echo udev; exit 0 ;; esac
+cat /proc/[0-9]*/comm >/run/mark-left
+mv /run/hold /run/was-held
 SCRIPT
     # beside what klibc has
     install -D -m 0755 /dev/stdin "$guest/etc/initramfs-tools/hooks/mark" <<'SCRIPT'
@@ -54,6 +70,9 @@ case ${1:-} in prereqs) exit 0 ;; esac
 . /usr/share/initramfs-tools/hook-functions
 copy_exec /usr/bin/chown
 copy_exec /usr/bin/stat
+mkdir -p "$DESTDIR/etc/udev/rules.d"
+program=': >/run/held; while [ -e /run/hold ]; do sleep 0.1; done'
+printf 'KERNEL=="tty9", TEST=="/run/hold", PROGRAM="/bin/sh -c '"'%s'"'"\n' "$program" >"$DESTDIR/etc/udev/rules.d/50-held.rules"
 SCRIPT
     sed 's/^MAPDEV=.*/MAPDEV=yes/' packaging/initramfs/initramfs.conf >"$guest/etc/mapdev/initramfs.conf"
     printf 'MODULES=list\nCOMPRESS=gzip\nCOMPRESSLEVEL=1\n' |
