@@ -38,12 +38,17 @@ enum Event {
     UserspaceRemovesTheLast,
     MapLosesIt,
     MapHasItAgain,
+    /// It is the map's alone then, behind where the listing was.
+    MapHasItAgainAlone,
 }
 
 #[test]
 #[ignore = "in the virtual machine"]
 fn a_directory_of_both_is_listed_once_whatever_happens_to_it_meanwhile() {
-    use Event::{MapHasItAgain, MapLosesIt, UserspaceMakesTheFirst, UserspaceRemovesTheLast};
+    use Event::{
+        MapHasItAgain, MapHasItAgainAlone, MapLosesIt, UserspaceMakesTheFirst,
+        UserspaceRemovesTheLast,
+    };
     let mut world = World::new();
     for n in 0..3 {
         world.put(&format!("old{n}"), &null());
@@ -54,12 +59,18 @@ fn a_directory_of_both_is_listed_once_whatever_happens_to_it_meanwhile() {
     }
     fs::create_dir(world.path("mine")).unwrap();
     let (root, first) = (world.root.clone(), world.path("net/first"));
-    for event in [UserspaceMakesTheFirst, UserspaceRemovesTheLast, MapLosesIt, MapHasItAgain] {
-        for moment in 0..10 {
+    for event in [
+        UserspaceMakesTheFirst,
+        UserspaceRemovesTheLast,
+        MapLosesIt,
+        MapHasItAgain,
+        MapHasItAgainAlone,
+    ] {
+        for moment in 0..11 {
             if !matches!(event, UserspaceMakesTheFirst) {
                 fs::write(&first, b"").unwrap();
             }
-            if matches!(event, MapHasItAgain) {
+            if matches!(event, MapHasItAgain | MapHasItAgainAlone) {
                 assert!(world.map.remove(b"net/tun"));
             }
             let names = list_slowly(&root, |seen| match event {
@@ -68,6 +79,10 @@ fn a_directory_of_both_is_listed_once_whatever_happens_to_it_meanwhile() {
                 UserspaceRemovesTheLast => fs::remove_file(&first).unwrap(),
                 MapLosesIt => assert!(world.map.remove(b"net/tun")),
                 MapHasItAgain => world.put("net/tun", &tun()),
+                MapHasItAgainAlone => {
+                    world.put("net/tun", &tun());
+                    fs::remove_file(&first).unwrap();
+                }
             });
             once(&names, "net", (event, moment));
             once(&names, "mine", (event, moment));
@@ -97,6 +112,41 @@ fn all_that_userspace_made_is_listed_once_beside_what_is_held() {
         (1..=1000).filter(|n| *n != 7).for_each(|n| once(&names, &format!("mine{n}"), ""));
         once(&names, "net", "held");
         once(&names, "bus", "the map's");
+    }
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_listing_goes_on_where_it_is_sent_back_to() {
+    let mut world = World::new();
+    for name in ["a/tun", "b/tun", "c/tun", "d/tun"] {
+        world.put(name, &tun());
+    }
+    ["a/first", "b/first", "c/first"].iter().for_each(|name| drop(File::create(world.path(name))));
+    // held by userspace alone, and by both
+    assert!(world.map.remove(b"a/tun") && world.map.remove(b"b/tun"));
+    fs::write(world.path("mine"), b"").unwrap();
+    let dir = File::open(&world.root).unwrap();
+    let mut room = [MaybeUninit::uninit(); 32];
+    let mut entries = RawDir::new(&dir, &mut room);
+    let (mut listed, mut places) = (Vec::new(), vec![0]);
+    while let Some(entry) = entries.next() {
+        let entry = entry.unwrap();
+        listed.push(entry.file_name().to_str().unwrap().to_owned());
+        places.push(entry.next_entry_cookie());
+    }
+    assert_eq!(listed.len(), 7, "{listed:?}");
+    // the map has it behind the walk, then alone
+    world.put("a/tun", &tun());
+    fs::remove_file(world.path("a/first")).unwrap();
+    for (from, place) in places.iter().enumerate().skip(4).rev() {
+        rustix::fs::seek(&dir, rustix::fs::SeekFrom::Start(*place)).unwrap();
+        let mut room = [MaybeUninit::uninit(); 32];
+        let (mut entries, mut again) = (RawDir::new(&dir, &mut room), Vec::new());
+        while let Some(entry) = entries.next() {
+            again.push(entry.unwrap().file_name().to_str().unwrap().to_owned());
+        }
+        assert_eq!(again, listed[from..], "from the place of entry {from}");
     }
 }
 
