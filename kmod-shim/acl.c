@@ -80,7 +80,7 @@ static int change_acl(struct mapdevfs_idmap *idmap, struct inode *inode,
 	if (mode != inode->i_mode) {
 		inode->i_mode = mode;
 		if (is_maps)
-			mapdevfs_store(inode, MAPDEV_EV_MODE);
+			mapdevfs_store(inode, MAPDEV_EV_MODE, true);
 	}
 	set_cached_acl(inode, ACL_TYPE_ACCESS, acl);
 	/* not its last reference: the caller came with a dentry */
@@ -111,6 +111,33 @@ int mapdevfs_change_acl(struct mapdevfs_idmap *idmap, struct inode *inode,
 	err = change_acl(idmap, inode, acl);
 	mutex_unlock(&mapdevfs_attr_lock);
 	return err;
+}
+
+/**
+ * mapdevfs_copy_attr() - setattr_copy(), and an ACL follows a new mode
+ * @idmap: of the mount
+ * @inode: what is changed
+ * @iattr: the change
+ *
+ * Return: 0, or -ENOMEM, upon which nothing has changed.
+ */
+int mapdevfs_copy_attr(struct mapdevfs_idmap *idmap, struct inode *inode,
+		       const struct iattr *iattr)
+{
+	struct posix_acl *acl = NULL;
+	int err = 0;
+
+	if (iattr->ia_valid & ATTR_MODE)
+		acl = get_cached_acl(inode, ACL_TYPE_ACCESS);
+	if (acl)
+		err = __posix_acl_chmod(&acl, GFP_KERNEL, iattr->ia_mode);
+	if (err)
+		return err;
+	setattr_copy(idmap, inode, iattr);
+	if (acl)
+		set_cached_acl(inode, ACL_TYPE_ACCESS, acl);
+	posix_acl_release(acl);
+	return 0;
 }
 
 /* in the map: the mode is the name's, which stays */

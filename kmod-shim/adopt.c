@@ -22,7 +22,7 @@ static int adopt_one(struct dentry *dir, struct dentry *parent)
 		return -ENOMEM;
 	/*
 	 * The map may give this id to another name, if it is broken: that one
-	 * gets an inode of its own, and this dentry stays.
+	 * gets an inode of its own, and this dentry stays where it is.
 	 */
 	remove_inode_hash(d_inode(dir));
 	mapdevfs_enlist(pin, dget(dir), d_inode(parent), true);
@@ -33,8 +33,7 @@ static int adopt_one(struct dentry *dir, struct dentry *parent)
  * mapdevfs_adopt() - hold a directory of the map, and those above it
  * @dir: the directory
  *
- * Called under mapdevfs_pin_lock. A broken map moves directories that are not
- * held yet, therefore dget_parent().
+ * Called under mapdevfs_pin_lock, without which no directory is moved.
  *
  * Return: 0, or an error, upon which all is as before.
  */
@@ -86,4 +85,30 @@ void mapdevfs_abandon(struct dentry *dir)
 		at = parent;
 	}
 	dput(at);
+}
+
+/**
+ * mapdevfs_rejoin() - let a directory be what the map has under its name
+ * @dir: a directory that is held, or mounted on
+ *
+ * Called under mapdevfs_pin_lock. The map can lose one that stays, and have it
+ * again as another object. Its watches stay, and its number is that of its name.
+ */
+void mapdevfs_rejoin(struct dentry *dir)
+{
+	struct inode *inode = d_inode(dir);
+	const struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
+	struct mapdevfs_place place;
+	bool hashed;
+
+	if (mi->id == MAPDEV_ID_FREE || mapdevfs_resolve(dir, &place) ||
+	    (mi->space == place.space && mi->id == place.id &&
+	     mi->cell == place.cell))
+		return;
+	hashed = !inode_unhashed(inode);
+	if (hashed)
+		remove_inode_hash(inode);
+	mapdevfs_become(inode, &place);
+	if (hashed)
+		__insert_inode_hash(inode, place.id);
 }

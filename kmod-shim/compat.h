@@ -34,12 +34,6 @@ int mapdevfs_make_dir(struct mapdevfs_idmap *idmap, struct inode *dir,
 #if MAPDEVFS_SINCE(6, 2)
 #define MAPDEVFS_ACL_HANDLER	(&nop_posix_acl_access)
 
-static inline int mapdevfs_acl_chmod(struct mapdevfs_idmap *idmap,
-				     struct dentry *dentry)
-{
-	return posix_acl_chmod(idmap, dentry, d_inode(dentry)->i_mode);
-}
-
 static inline int mapdevfs_set_acl(struct mapdevfs_idmap *idmap,
 				   struct dentry *dentry,
 				   struct posix_acl *acl, int type)
@@ -48,14 +42,6 @@ static inline int mapdevfs_set_acl(struct mapdevfs_idmap *idmap,
 }
 #else
 #define MAPDEVFS_ACL_HANDLER	(&posix_acl_access_xattr_handler)
-
-static inline int mapdevfs_acl_chmod(struct mapdevfs_idmap *idmap,
-				     struct dentry *dentry)
-{
-	struct inode *inode = d_inode(dentry);
-
-	return posix_acl_chmod(idmap, inode, inode->i_mode);
-}
 
 static inline int mapdevfs_set_acl(struct mapdevfs_idmap *idmap,
 				   struct inode *inode,

@@ -113,6 +113,7 @@ static long publish(struct file *file, const void __user *from)
 	mutex_unlock(&mapdevfs_attr_lock);
 	if (!ret) {
 		synchronize_rcu();
+		mapdevfs_rejoin_all();
 		mapdevfs_settle_acls();
 		wake_up_all(&mapdevfs_filled);
 	}

@@ -258,11 +258,12 @@ int mapdevfs_renew_locked(struct inode *inode)
  * mapdevfs_store() - write what an inode has into the map
  * @inode: the inode; under mapdevfs_attr_lock
  * @what: MAPDEV_EV_*
+ * @asked: the current process has changed it
  *
  * The daemon replaces a device without the lock. What was written in that
  * moment is the name's, and the inode of its new device is to be told.
  */
-void mapdevfs_store(struct inode *inode, u32 what)
+void mapdevfs_store(struct inode *inode, u32 what, bool asked)
 {
 	struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
 	struct mapdev_attr attr = {
@@ -277,10 +278,35 @@ void mapdevfs_store(struct inode *inode, u32 what)
 	rcu_read_lock();
 	map = mapdevfs_map_of(mi->space);
 	if (map && !mapdev_set_attr(&map->view, mi->id, mi->cell, &attr))
-		mapdevfs_tell(mi->id, mi->cell, what, &attr, true);
+		mapdevfs_tell(mi->id, mi->cell, what, &attr, asked);
 	rcu_read_unlock();
 	if (mapdevfs_renew_locked(inode))
 		mapdevfs_look_again();
+}
+
+/**
+ * mapdevfs_become() - let the inode of a directory be that of another object
+ * @inode: the inode, no name of which the map gives to another one
+ * @place: the object; under mapdevfs_pin_lock
+ *
+ * Mode and owner stay what they were, as those of any directory that is not
+ * empty, and the map is told.
+ */
+void mapdevfs_become(struct inode *inode, const struct mapdevfs_place *place)
+{
+	struct mapdevfs_inode *mi = MAPDEVFS_I(inode);
+	struct mapdev_copy now = {};
+
+	mutex_lock(&mapdevfs_attr_lock);
+	inode->i_ino = map_ino(place->id);
+	mi->space = place->space;
+	mi->id = place->id;
+	mi->cell = place->cell;
+	if (!mapdevfs_reread_locked(inode, &now) &&
+	    !has_attributes(inode, &now))
+		mapdevfs_store(inode, MAPDEV_EV_MODE | MAPDEV_EV_UID |
+			       MAPDEV_EV_GID, false);
+	mutex_unlock(&mapdevfs_attr_lock);
 }
 
 /* as simple_setattr(), and the map is told; for an object of the map */
@@ -304,7 +330,9 @@ static int change_object(struct mapdevfs_idmap *idmap, struct dentry *dentry,
 	mode = inode->i_mode;
 	uid = inode->i_uid;
 	gid = inode->i_gid;
-	setattr_copy(idmap, inode, iattr);
+	err = mapdevfs_copy_attr(idmap, inode, iattr);
+	if (err)
+		goto unlock;
 	if (mode != inode->i_mode)
 		what |= MAPDEV_EV_MODE;
 	if (!uid_eq(uid, inode->i_uid))
@@ -312,7 +340,7 @@ static int change_object(struct mapdevfs_idmap *idmap, struct dentry *dentry,
 	if (!gid_eq(gid, inode->i_gid))
 		what |= MAPDEV_EV_GID;
 	if (what)
-		mapdevfs_store(inode, what);
+		mapdevfs_store(inode, what, true);
 unlock:
 	mutex_unlock(&mapdevfs_attr_lock);
 	return err;
@@ -327,9 +355,7 @@ static int change_users(struct mapdevfs_idmap *idmap, struct dentry *dentry,
 
 	if (!err && S_ISREG(inode->i_mode) && (iattr->ia_valid & ATTR_SIZE))
 		err = mapdevfs_resize(inode, iattr->ia_size);
-	if (!err)
-		setattr_copy(idmap, inode, iattr);
-	return err;
+	return err ? err : mapdevfs_copy_attr(idmap, inode, iattr);
 }
 
 /**
@@ -343,16 +369,9 @@ static int change_users(struct mapdevfs_idmap *idmap, struct dentry *dentry,
 int mapdevfs_setattr(struct mapdevfs_idmap *idmap, struct dentry *dentry,
 		     struct iattr *iattr)
 {
-	struct inode *inode = d_inode(dentry);
-	int err;
-
-	if (MAPDEVFS_I(inode)->id == MAPDEV_ID_FREE)
-		err = change_users(idmap, dentry, iattr);
-	else
-		err = change_object(idmap, dentry, iattr);
-	if (!err && (iattr->ia_valid & ATTR_MODE) && inode->i_op->set_acl)
-		err = mapdevfs_acl_chmod(idmap, dentry);
-	return err;
+	if (MAPDEVFS_I(d_inode(dentry))->id == MAPDEV_ID_FREE)
+		return change_users(idmap, dentry, iattr);
+	return change_object(idmap, dentry, iattr);
 }
 
 const struct inode_operations mapdevfs_node_iops = {

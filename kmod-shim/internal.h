@@ -237,7 +237,8 @@ bool mapdevfs_describes(const struct inode *inode,
 void mapdevfs_refresh(struct inode *inode, const struct mapdev_copy *copy,
 		      unsigned long key);
 int mapdevfs_renew_locked(struct inode *inode);
-void mapdevfs_store(struct inode *inode, u32 what);
+void mapdevfs_store(struct inode *inode, u32 what, bool asked);
+void mapdevfs_become(struct inode *inode, const struct mapdevfs_place *place);
 int mapdevfs_setattr(struct mapdevfs_idmap *idmap, struct dentry *dentry,
 		     struct iattr *iattr);
 void mapdevfs_set_node(struct inode *inode, dev_t rdev);
@@ -254,6 +255,8 @@ int mapdevfs_renew(struct inode *inode, bool may_sleep);
 int mapdevfs_may(struct mapdevfs_idmap *idmap, struct inode *inode, int mask);
 
 /* acl.c */
+int mapdevfs_copy_attr(struct mapdevfs_idmap *idmap, struct inode *inode,
+		       const struct iattr *iattr);
 void mapdevfs_meet_acls(struct inode *inode);
 void mapdevfs_settle_acls(void);
 void mapdevfs_end_acls(void);
@@ -303,6 +306,7 @@ bool mapdevfs_has_pin(struct dentry *dir, const struct qstr *name);
 bool mapdevfs_next_pin(struct inode *dir, u64 *serial,
 		       struct mapdevfs_held *held);
 struct dentry *mapdevfs_find_pinned_dir(u64 id);
+void mapdevfs_rejoin_all(void);
 bool mapdevfs_discard(struct dentry *dentry);
 unsigned long mapdevfs_count_pins(unsigned long *limit);
 void mapdevfs_drop_pins(void);
@@ -310,6 +314,7 @@ void mapdevfs_drop_pins(void);
 /* adopt.c */
 int mapdevfs_adopt(struct dentry *dir);
 void mapdevfs_abandon(struct dentry *dir);
+void mapdevfs_rejoin(struct dentry *dir);
 
 /* files.c */
 extern const struct file_operations mapdevfs_file_fops;

@@ -290,7 +290,7 @@ struct mapdev_stats {
  * @stamp: nanoseconds since 1970
  * @mode: permission bits
  * @pid, @by: process and user who changed it; 0 when the kernel did by itself,
- *	as an ACL ended
+ *	as an ACL ended, or a directory that had stayed came back
  */
 struct mapdev_event {
 	__u64 id;

@@ -127,7 +127,10 @@ int mapdevfs_resolve(struct dentry *dir, struct mapdevfs_place *place)
 	return resolve(dir, place, 0);
 }
 
-/* the inode of a name that the map has; a link's target is read with it */
+/*
+ * The inode of a name that the map has, no directory; the target of a link is
+ * read with it.
+ */
 static struct inode *inode_of(struct super_block *sb,
 			      const struct mapdevfs_place *dir,
 			      const struct qstr *name,
@@ -143,10 +146,33 @@ static struct inode *inode_of(struct super_block *sb,
 		return ERR_PTR(-ENOMEM);
 	/* it may be something else by now */
 	err = mapdevfs_look(dir, name, copy);
+	/* upon which the VFS looks again; see splice_dir() */
+	if (!err && S_ISDIR(copy->mode))
+		err = -ESTALE;
 	inode = err ? ERR_PTR(err) : mapdevfs_iget(sb, copy, key);
 	kfree(copy->aux);
 	copy->aux = NULL;
 	return inode;
+}
+
+/*
+ * A directory whose inode has another name in memory is moved here from there.
+ * That can be one that was let go of and has come back; a broken map gives one
+ * id to several. Under the lock none moves that is being adopted: those that
+ * are found have not been, and what is adopted is not found.
+ */
+static struct dentry *splice_dir(struct super_block *sb, struct dentry *dentry,
+				 const struct mapdev_copy *copy,
+				 unsigned long key)
+{
+	struct dentry *alias;
+
+	mutex_lock(&mapdevfs_pin_lock);
+	alias = d_splice_alias(mapdevfs_iget(sb, copy, key), dentry);
+	mutex_unlock(&mapdevfs_pin_lock);
+	if (!IS_ERR_OR_NULL(alias))
+		WRITE_ONCE(alias->d_time, key);
+	return alias;
 }
 
 static struct dentry *mapdevfs_lookup(struct inode *dir, struct dentry *dentry,
@@ -155,7 +181,6 @@ static struct dentry *mapdevfs_lookup(struct inode *dir, struct dentry *dentry,
 	struct mapdevfs_place place;
 	struct mapdev_copy copy = {};
 	struct inode *inode = NULL;
-	struct dentry *alias;
 	unsigned long key;
 	int err;
 
@@ -164,9 +189,12 @@ static struct dentry *mapdevfs_lookup(struct inode *dir, struct dentry *dentry,
 	atomic64_inc(&mapdevfs_counters.lookups);
 	/* before the look: an older key than the look's is only too careful */
 	key = mapdevfs_key_now();
+	dentry->d_time = key;
 	err = mapdevfs_resolve(dentry->d_parent, &place);
 	if (!err)
 		err = mapdevfs_look(&place, &dentry->d_name, &copy);
+	if (!err && S_ISDIR(copy.mode))
+		return splice_dir(dir->i_sb, dentry, &copy, key);
 	if (!err)
 		inode = inode_of(dir->i_sb, &place, &dentry->d_name, &copy,
 				 key);
@@ -176,11 +204,7 @@ static struct dentry *mapdevfs_lookup(struct inode *dir, struct dentry *dentry,
 	}
 	if (err && err != -ENOENT)
 		return ERR_PTR(err);
-	dentry->d_time = key;
-	alias = d_splice_alias(inode, dentry);
-	if (!IS_ERR_OR_NULL(alias))
-		WRITE_ONCE(alias->d_time, key);
-	return alias;
+	return d_splice_alias(inode, dentry);
 }
 
 /**

@@ -45,6 +45,15 @@ static struct dentry *find_dir(struct super_block *sb, u64 id)
 	return dentry;
 }
 
+/* a directory that stayed when the map lost it has come back */
+static void rejoin(struct dentry *child)
+{
+	mutex_lock(&mapdevfs_pin_lock);
+	if (mapdevfs_is_pinned(child) || d_mountpoint(child))
+		mapdevfs_rejoin(child);
+	mutex_unlock(&mapdevfs_pin_lock);
+}
+
 /* ends the watches on a name that is gone, and what is cached of it */
 static void forget(struct dentry *child)
 {
@@ -80,6 +89,8 @@ int mapdevfs_notify(const struct mapdev_notify *what)
 		goto put_super;
 	name.hash = full_name_hash(dir, name.name, name.len);
 	child = d_lookup(dir, &name);
+	if (child && d_is_dir(child) && (what->mask & MAPDEV_N_CREATE))
+		rejoin(child);
 	if (child && mapdevfs_is_pinned(child)) {
 		if (!(what->mask & MAPDEV_N_ISDIR) || !d_is_dir(child))
 			ret = -EEXIST;

@@ -204,7 +204,7 @@ static int mapdevfs_open_block(struct inode *inode, struct file *file)
 	snprintf(alias, sizeof(alias), "block-major-%u-%u",
 		 imajor(inode), iminor(inode));
 	err = wait_for_load(alias, &left);
-	if (err == -EINTR)
+	if (err == -EINTR || err == -ENOMEM)
 		return err;
 	if (err)
 		give_up(err);

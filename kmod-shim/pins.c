@@ -319,6 +319,21 @@ struct dentry *mapdevfs_find_pinned_dir(u64 id)
 }
 
 /**
+ * mapdevfs_rejoin_all() - see to what is held, when there is another map
+ */
+void mapdevfs_rejoin_all(void)
+{
+	struct mapdevfs_pin *pin;
+
+	mutex_lock(&mapdevfs_pin_lock);
+	list_for_each_entry(pin, &all_pins, all) {
+		if (pin->adopted)
+			mapdevfs_rejoin(pin->dentry);
+	}
+	mutex_unlock(&mapdevfs_pin_lock);
+}
+
+/**
  * mapdevfs_discard() - let go of a name that is not true any more
  * @dentry: the name
  *

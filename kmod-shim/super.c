@@ -185,17 +185,18 @@ static int __init mapdevfs_init(void)
 	ret = mapdevfs_open_init();
 	if (ret)
 		goto no_open;
-	ret = register_filesystem(&mapdevfs_type);
-	if (ret)
-		goto no_filesystem;
 	ret = mapdevfs_ctl_init();
 	if (ret)
 		goto no_ctl;
+	/* last: what is mounted already cannot be taken back */
+	ret = register_filesystem(&mapdevfs_type);
+	if (ret)
+		goto no_filesystem;
 	return 0;
 
-no_ctl:
-	unregister_filesystem(&mapdevfs_type);
 no_filesystem:
+	mapdevfs_ctl_exit();
+no_ctl:
 	mapdevfs_open_exit();
 no_open:
 	rcu_barrier();
@@ -205,8 +206,8 @@ no_open:
 
 static void __exit mapdevfs_exit(void)
 {
-	mapdevfs_ctl_exit();
 	unregister_filesystem(&mapdevfs_type);
+	mapdevfs_ctl_exit();
 	mapdevfs_open_exit();
 	/* inodes are freed after a grace period */
 	rcu_barrier();

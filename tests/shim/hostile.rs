@@ -2,15 +2,17 @@
 #![expect(clippy::print_stdout, reason = "seeds and counts belong into the log of a run")]
 
 use std::fs::{self, File};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use mapdev::map::kernel::Kernel;
-use mapdev::map::layout::header;
+use mapdev::map::layout::{ENTRY_SIZE, entry, header};
 use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, open, unlinkat};
 
 use super::acls::try_to_grant;
 use super::world::{World, char_device, device, link, null, patient, seconds};
@@ -40,7 +42,7 @@ const NONBLOCK_NOCTTY: i32 = 0o4400;
 const OPEN: u64 = 3;
 
 /// Looks at everything in turn; results are of no interest, that they come is.
-fn use_it(root: &std::path::Path, stop: &AtomicBool, done: &AtomicU64, slowest: [&AtomicU64; 2]) {
+fn use_it(root: &Path, stop: &AtomicBool, done: &AtomicU64, slowest: [&AtomicU64; 2]) {
     let mut dice = Dice::new("user");
     while !stop.load(Ordering::Relaxed) {
         let started = Instant::now();
@@ -179,6 +181,115 @@ fn a_hostile_map_stops_nothing_and_nobody() {
     assert!(opens < 3 * limit + 2 * stall, "the slowest open took {opens} ms, stalls {stall} ms");
 }
 
+/// The words of the id and the cell in the entry of an id.
+fn identity(memory: &mut MmapRaw, copy: &[u8], id: u32) -> [usize; 3] {
+    let number = |at: usize| u32::from_ne_bytes(copy[at..at + 4].try_into().unwrap());
+    let first = usize::try_from(number(header::ENTRIES_OFF)).unwrap();
+    let size = usize::try_from(ENTRY_SIZE).unwrap();
+    let count = usize::try_from(number(header::N_ENTRIES)).unwrap();
+    let found = (0..count).map(|n| first + n * size).find(|at| number(at + entry::ID) == id);
+    let at = found.expect("the map has it");
+    assert_eq!(word(memory, at + entry::ID).load(Ordering::Relaxed), id);
+    [at + entry::SEQ, at + entry::ID, at + entry::CELL]
+}
+
+/// Lets two names have each other's objects.
+fn exchange(memory: &mut MmapRaw, one: [usize; 3], other: [usize; 3]) {
+    for [seq, ..] in [one, other] {
+        word(memory, seq).fetch_add(1, Ordering::AcqRel);
+    }
+    for (this, that) in one.into_iter().zip(other).skip(1) {
+        let value = word(memory, this).load(Ordering::Relaxed);
+        let value = word(memory, that).swap(value, Ordering::Relaxed);
+        word(memory, this).store(value, Ordering::Relaxed);
+    }
+    for [seq, ..] in [one, other] {
+        word(memory, seq).fetch_add(1, Ordering::AcqRel);
+    }
+    word(memory, header::GEN).fetch_add(1, Ordering::Release);
+}
+
+/// Makes a directory in one that is being moved; while it is there, nothing moves that one.
+fn make_in_moved(root: &Path, mine: &str, dice: &mut Dice, made: &AtomicU64) {
+    let name = format!("d{}", dice.roll(4));
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let Ok(dir) = open(root.join(name), flags, Mode::empty()) else { return };
+    if mkdirat(&dir, mine, Mode::RWXU).is_err() {
+        return;
+    }
+    let place = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    let place = || fs::read_link(&place).unwrap();
+    let there = place();
+    for _ in 0..4 {
+        assert!(fs::symlink_metadata(there.join(mine)).is_ok(), "{there:?}, now {:?}", place());
+    }
+    assert_eq!(place(), there, "it was moved");
+    unlinkat(&dir, mine, AtFlags::REMOVEDIR).unwrap();
+    made.fetch_add(1, Ordering::Relaxed);
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_directory_in_which_userspace_makes_things_is_moved_by_no_map() {
+    let mut world = World::new();
+    for dir in 0..4 {
+        world.put(&format!("d{dir}/null"), &null());
+    }
+    let mut memory = MmapOptions::new().map_raw(&world.map.as_fd()).unwrap();
+    let mut copy = vec![0; memory.len()];
+    rustix::io::pread(world.map.read_only_fd().unwrap(), &mut copy, 0).unwrap();
+    let numbers = [0, 1, 2, 3].map(|n| fs::metadata(world.path(&format!("d{n}"))).unwrap().ino());
+    let dirs = numbers.map(|ino| identity(&mut memory, &copy, u32::try_from(ino / 2).unwrap()));
+    let (stop, root) = (AtomicBool::new(false), &world.root);
+    let [made, seen] = [(); 2].map(|()| AtomicU64::new(0));
+    let exchanges = std::thread::scope(|scope| {
+        let makers = ["mine0", "mine1"].map(|mine| {
+            let (stop, made) = (&stop, &made);
+            scope.spawn(move || {
+                let mut dice = Dice::new(mine);
+                while !stop.load(Ordering::Relaxed) {
+                    make_in_moved(root, mine, &mut dice, made);
+                }
+            })
+        });
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for n in 0..4 {
+                    let found = fs::metadata(root.join(format!("d{n}/null"))).is_ok();
+                    seen.fetch_add(u64::from(found), Ordering::Relaxed);
+                }
+            }
+        });
+        let (started, mut dice, mut exchanges) = (Instant::now(), Dice::new("exchanger"), 0_u64);
+        while started.elapsed() < seconds() && !makers.iter().any(|maker| maker.is_finished()) {
+            let [one, other] = [(); 2].map(|()| dirs[usize::try_from(dice.roll(4)).unwrap()]);
+            if one != other {
+                exchange(&mut memory, one, other);
+                exchanges += 1;
+            }
+            std::thread::yield_now();
+        }
+        stop.store(true, Ordering::Relaxed);
+        exchanges
+    });
+    let [made, seen] = [made, seen].map(|count| count.load(Ordering::Relaxed));
+    println!("# moved: {exchanges} exchanges, {made} made, {seen} seen");
+    assert!(made > 10 && seen > 10 && exchanges > 10);
+    // each has its own again, and nothing is held
+    for (dir, ino) in dirs.into_iter().zip(numbers) {
+        let id = u32::try_from(ino / 2).unwrap();
+        while word(&mut memory, dir[1]).load(Ordering::Relaxed) != id {
+            let has_it = |at: &[usize; 3]| word(&mut memory, at[1]).load(Ordering::Relaxed) == id;
+            let other = dirs.into_iter().find(has_it).unwrap();
+            exchange(&mut memory, dir, other);
+        }
+    }
+    for dir in 0..4 {
+        assert!(world.map.remove(format!("d{dir}/null").as_bytes()));
+        super::world::absent(fs::metadata(world.path(&format!("d{dir}"))));
+    }
+}
+
 #[test]
 #[ignore = "in the virtual machine"]
 fn no_result_is_torn_and_no_name_missed_while_the_map_is_written() {
@@ -192,7 +303,6 @@ fn no_result_is_torn_and_no_name_missed_while_the_map_is_written() {
         .map(|_| {
             let (root, stop, looks) = (world.root.clone(), stop.clone(), looks.clone());
             std::thread::spawn(move || {
-                use std::os::unix::fs::MetadataExt;
                 let mut dice = Dice::new("reader");
                 while !stop.load(Ordering::Relaxed) {
                     let n = u32::try_from(dice.roll(64)).unwrap();

@@ -97,7 +97,7 @@ fn ids_of_a_fresh_map_are_no_ids_of_the_lost_one() {
 }
 
 /// Does something in a mount namespace of its own, then `look` in it when `meanwhile` is done.
-fn in_another_namespace<T: Send>(
+pub(crate) fn in_another_namespace<T: Send>(
     act: impl FnOnce() + Send,
     meanwhile: impl FnOnce(),
     look: impl FnOnce() -> T + Send,
