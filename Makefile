@@ -27,7 +27,7 @@ check:
 check-shim:
 	SHIM_SECONDS=60 SHIM_OPERATIONS=2000000 SHIM_KILLS=100 VM_SECONDS=7200 tests/vm/shim.sh
 
-#: make check-kasan the kernel module under KASAN, lockdep and UBSAN; builds a kernel the first time
+#: make check-kasan the kernel module under KASAN, lockdep, UBSAN and without memory; builds a kernel at first
 check-kasan:
 	@scripts/kasan.sh
 

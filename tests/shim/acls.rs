@@ -24,15 +24,18 @@ pub(crate) fn grant(path: &Path, group: u16) {
 }
 
 pub(crate) fn try_to_grant(path: &Path, group: u16) -> Result<(), Errno> {
+    setxattr(path, NAME, &rights(group), XattrFlags::empty())
+}
+
+pub(crate) fn rights(group: u16) -> Vec<u8> {
     let entries = [(1, 6, !0), (2, 6, USER), (4, group, !0), (16, 6, !0), (32, 0, !0)];
-    let acl: Vec<u8> = [2_u32.to_le_bytes().to_vec()]
+    [2_u32.to_le_bytes().to_vec()]
         .into_iter()
         .chain(entries.map(|(tag, perm, id): (u16, u16, u32)| {
             [&tag.to_le_bytes()[..], &perm.to_le_bytes(), &id.to_le_bytes()].concat()
         }))
         .flatten()
-        .collect();
-    setxattr(path, NAME, &acl, XattrFlags::empty())
+        .collect()
 }
 
 pub(crate) fn has_acl(path: &Path) -> bool {

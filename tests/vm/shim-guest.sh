@@ -19,14 +19,33 @@ removed() { rmmod mapdevfs && [ ! -e /sys/module/mapdevfs ]; }
 refused() { ! rmmod mapdevfs 2>/dev/null; }
 mounted() { mkdir -p /tmp/held && mount -t mapdevfs none /tmp/held; }
 
+# what was allocated and nobody can find; it must look so twice, and be older than 5 s
+leaks=/sys/kernel/debug/kmemleak
+leaked_nothing() {
+    for _ in 1 2 3; do
+        sleep 5
+        echo scan >$leaks || return 1
+    done
+    cat $leaks
+    ! grep -q mapdevfs $leaks
+}
+
+# only a kernel that can let allocations fail runs the tests of that
+skip=''
+[ -e /proc/self/fail-nth ] || skip='--skip no_memory::'
+
 check "the module is loaded" modprobe mapdevfs open_timeout_ms=$((10000 * SHIM_PATIENCE))
-# shellcheck disable=SC2086 # a list of names
-for test in $(/bin/shim-tests --ignored --list --format terse $SHIM_TESTS | sed -n 's/: test$//p'); do
+# shellcheck disable=SC2086 # lists of words
+for test in $(/bin/shim-tests --ignored --list --format terse $skip $SHIM_TESTS | sed -n 's/: test$//p'); do
     check "$test" /bin/shim-tests --ignored --exact --show-output "$test"
 done
 check "mounts" mounted
 check "unloading is refused while it is mounted" refused
 umount /tmp/held
+if grep -q kmemleak=on /proc/cmdline; then
+    [ -e $leaks ] || mount -t debugfs debugfs /sys/kernel/debug
+    check "nothing has leaked" leaked_nothing
+fi
 exec 3</dev/mapdev
 check "unloading is refused while its device is open" refused
 exec 3<&-

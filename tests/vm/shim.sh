@@ -3,12 +3,12 @@
 # names as SHIM_TESTS run only these; SHIM_SECONDS is how long each stress lasts, SHIM_KILLS how often
 # the daemon is killed; SHIM_COSTS=1 measures costs only, by counting instructions. SHIM_OPERATIONS is how
 # many a hostile map must stand; SHIM_KERNEL="ROOT RELEASE" boots that kernel instead, which may be slower
-# by SHIM_PATIENCE.
+# by SHIM_PATIENCE; SHIM_WORDS are more words of its command line.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 SHIM_COSTS=${SHIM_COSTS:-}
-NAME=shim${SHIM_COSTS:+-costs} SECONDS_MAX=${VM_SECONDS:-900}
+NAME=shim${SHIM_COSTS:+-costs}${SHIM_WORDS:+-words} SECONDS_MAX=${VM_SECONDS:-900}
 # shellcheck source=tests/vm/machine.sh
 . tests/vm/machine.sh
 
@@ -50,7 +50,7 @@ tests=$(cargo test --locked --test shim --no-run --message-format=json | sed -n 
 if [ -n "${SHIM_KERNEL:-}" ]; then
     # what looks on takes memory, and says more than a quiet console shows; nothing stalls but by being slow
     machine+=(-m 4096M)
-    list=$SHIM_KERNEL words="loglevel=5 no_timer_check rcupdate.rcu_cpu_stall_suppress=1"
+    list=$SHIM_KERNEL words="loglevel=5 no_timer_check rcupdate.rcu_cpu_stall_suppress=1 ${SHIM_WORDS:-}"
 else
     # a disk with something on it; the kernel that looks on has no driver for it
     disk=$work/disk
