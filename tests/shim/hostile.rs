@@ -12,7 +12,7 @@ use std::time::Instant;
 use mapdev::map::kernel::Kernel;
 use mapdev::map::layout::{ENTRY_SIZE, entry, header};
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, open, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, mknodat, open, unlinkat};
 
 use super::acls::try_to_grant;
 use super::world::{World, char_device, device, link, null, patient, seconds};
@@ -209,12 +209,12 @@ fn exchange(memory: &mut MmapRaw, one: [usize; 3], other: [usize; 3]) {
     word(memory, header::GEN).fetch_add(1, Ordering::Release);
 }
 
-/// Makes a directory in one that is being moved; while it is there, nothing moves that one.
+/// Makes a name in a directory that is being moved; while it is there, nothing moves that one.
 fn make_in_moved(root: &Path, mine: &str, dice: &mut Dice, made: &AtomicU64) {
     let name = format!("d{}", dice.roll(4));
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let Ok(dir) = open(root.join(name), flags, Mode::empty()) else { return };
-    if mkdirat(&dir, mine, Mode::RWXU).is_err() {
+    if mknodat(&dir, mine, FileType::Fifo, Mode::RWXU, 0).is_err() {
         return;
     }
     let place = format!("/proc/self/fd/{}", dir.as_raw_fd());
@@ -224,7 +224,7 @@ fn make_in_moved(root: &Path, mine: &str, dice: &mut Dice, made: &AtomicU64) {
         assert!(fs::symlink_metadata(there.join(mine)).is_ok(), "{there:?}, now {:?}", place());
     }
     assert_eq!(place(), there, "it was moved");
-    unlinkat(&dir, mine, AtFlags::REMOVEDIR).unwrap();
+    unlinkat(&dir, mine, AtFlags::empty()).unwrap();
     made.fetch_add(1, Ordering::Relaxed);
 }
 
