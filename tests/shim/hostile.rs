@@ -261,7 +261,10 @@ fn a_directory_in_which_userspace_makes_things_is_moved_by_no_map() {
             }
         });
         let (started, mut dice, mut exchanges) = (Instant::now(), Dice::new("exchanger"), 0_u64);
-        while started.elapsed() < seconds() && !makers.iter().any(|maker| maker.is_finished()) {
+        let enough = || [&made, &seen].iter().all(|count| count.load(Ordering::Relaxed) > 10);
+        while (started.elapsed() < seconds() || !enough())
+            && !makers.iter().any(|maker| maker.is_finished())
+        {
             let [one, other] = [(); 2].map(|()| dirs[usize::try_from(dice.roll(4)).unwrap()]);
             if one != other {
                 exchange(&mut memory, one, other);
@@ -320,7 +323,10 @@ fn no_result_is_torn_and_no_name_missed_while_the_map_is_written() {
         })
         .collect();
     let (started, mut dice, mut writes) = (Instant::now(), Dice::new("writer"), 0_u64);
-    while started.elapsed() < seconds() {
+    let enough = |writes| looks.load(Ordering::Relaxed).min(writes) > 1000;
+    while (started.elapsed() < seconds() || !enough(writes))
+        && !readers.iter().any(|reader| reader.is_finished())
+    {
         let n = u32::try_from(dice.roll(64)).unwrap();
         let minor = if dice.roll(2) == 0 { 64 + n } else { 128 + n };
         world.put(&format!("s{n}"), &char_device(4, minor, 0o600));
@@ -337,5 +343,5 @@ fn no_result_is_torn_and_no_name_missed_while_the_map_is_written() {
     let looks = looks.load(Ordering::Relaxed);
     let republished = world.map.stats().republished;
     println!("# stress: {writes} writes, {republished} replacements, {looks} looks");
-    assert!(looks > 1000 && writes > 1000);
+    assert!(looks > 1000 && writes > 1000, "{looks} looks, {writes} writes");
 }
