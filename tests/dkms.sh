@@ -66,11 +66,11 @@ built() {
     modinfo -F vermagic "$file" | grep "^$1 "
 }
 initramfs_made() {
-    local release config
+    local release boot=$root/boot
     for release in $(releases); do
         # of a kernel whose headers alone are there
-        config=$root/boot/config-$release
-        [ -e "$config" ] || echo CONFIG_RD_GZIP=y >"$config"
+        [ -e "$boot/config-$release" ] || echo CONFIG_RD_GZIP=y >"$boot/config-$release"
+        [ -e "$boot/vmlinuz-$release" ] || : >"$boot/vmlinuz-$release"
         chroot "$root" update-initramfs -c -k "$release" || return 1
     done
 }
