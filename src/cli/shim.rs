@@ -168,6 +168,7 @@ fn take_along(place: &Path, wanted: Wanted, output: &mut Output<'_>) -> Result<(
             Refused::Io(what, error) => {
                 failed(format!("{shown} stays as it is: cannot {what}"), &error)
             }
+            busy @ Refused::Busy => Failure::failed(format!("{shown} stays as it is: {busy}")),
             Refused::Cannot(names) => {
                 let names: Vec<String> = names.iter().map(|name| escape::text(name)).collect();
                 let list = names.join("\n  ");

@@ -25,14 +25,14 @@ use std::time::{Duration, Instant};
 use carry::Carried;
 use mounts::Mount;
 use plan::{Facts, Plan, plan};
-use stage::{Stage, bare, take_off};
+use stage::{LOCK, Stage, Turn, bare, take_off};
 use survey::{Survey, survey};
 
-/// How long a device may be missing in the map before the switch is refused, where somebody else than the
-/// caller publishes it.
+/// How long another switch may be under way, and a device missing in the map, before the switch is refused:
+/// where somebody else than the caller makes it, and publishes the map.
 pub const AWAIT: Duration = Duration::from_secs(3);
 
-/// How often it is looked for; nothing tells of it.
+/// How often it is looked; nothing tells of either.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What is to be seen on /dev.
@@ -76,6 +76,8 @@ pub struct Done {
 pub enum Refused {
     /// What was tried, and how it failed.
     Io(&'static str, io::Error),
+    /// Somebody else makes one.
+    Busy,
     /// What cannot be carried.
     Cannot(Vec<String>),
 }
@@ -84,6 +86,10 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(what, error) => write!(f, "cannot {what}: {error}"),
+            Self::Busy => write!(
+                f,
+                "another switch is under way; try again when it has ended (`fuser -v {LOCK}` shows who makes it)"
+            ),
             Self::Cannot(what) => write!(f, "cannot be carried: {}", what.join("; ")),
         }
     }
@@ -93,13 +99,13 @@ impl std::error::Error for Refused {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Io(_, error) => Some(error),
-            Self::Cannot(_) => None,
+            Self::Busy | Self::Cannot(_) => None,
         }
     }
 }
 
 /// Makes `wanted` what is seen on `dev`, in this process's mount namespace and those that follow it; waits
-/// with `patience` for devices that the map has not yet.
+/// with `patience` for the end of another switch, and for devices that the map has not yet.
 ///
 /// # Errors
 /// When something cannot be carried, or the system refuses; then nothing was changed.
@@ -110,6 +116,9 @@ pub fn switch(
     patience: Duration,
 ) -> Result<Done, Refused> {
     let failed = |what| move |error| Refused::Io(what, error);
+    let turn = look(patience, Turn::take, Option::is_some).map_err(failed("lock out others"))?;
+    let turn = turn.ok_or(Refused::Busy)?;
+    // what another switch changes is read after it
     let mounts = mounts::read().map_err(failed("read the mounts"))?;
     let Some(seen) = mounts::top(&mounts, dev) else {
         return Err(Refused::Cannot(vec![format!("{} is no mount", dev.display())]));
@@ -122,7 +131,8 @@ pub fn switch(
         let (dev, other) = (dev.display(), wanted.other().kind());
         return Err(Refused::Cannot(vec![format!("{dev} is {kind}, where {other} was wanted")]));
     }
-    let stage = Stage::new(wanted.kind(), dev).map_err(failed("prepare the other file system"))?;
+    let stage = Stage::new(turn, wanted.kind(), dev);
+    let stage = stage.map_err(failed("prepare the other file system"))?;
     let mut switch = Switch::new(dev, sysfs, wanted, &mounts, seen, &stage)?;
     switch.prepare(patience)?;
     if switch.is_ready_beneath() {
@@ -133,6 +143,22 @@ pub fn switch(
     }
     switch.catch_up();
     Ok(switch.done)
+}
+
+/// Looks until it is as it should be, or patience ends; gives what was seen last.
+fn look<T>(
+    patience: Duration,
+    mut at: impl FnMut() -> io::Result<T>,
+    is_so: impl Fn(&T) -> bool,
+) -> io::Result<T> {
+    let started = Instant::now();
+    loop {
+        let seen = at()?;
+        if is_so(&seen) || started.elapsed() >= patience {
+            return Ok(seen);
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// A mount as it is wanted: file system, what of it, and where.
@@ -164,8 +190,8 @@ impl<'a> Switch<'a> {
         seen: &'a Mount,
         stage: &Stage,
     ) -> Result<Self, Refused> {
-        let look = |path: &Path| bare(path).map_err(|error| Refused::Io("look into it", error));
-        let (from, to) = (look(dev)?, look(stage.place())?);
+        let open = |path: &Path| bare(path).map_err(|error| Refused::Io("look into it", error));
+        let (from, to) = (open(dev)?, open(stage.place())?);
         let of_target = mounts::read().unwrap_or_default();
         let target = mounts::top(&of_target, stage.place()).map(|mount| mount.device.clone());
         let name = |mount: &Mount| {
@@ -211,14 +237,8 @@ impl<'a> Switch<'a> {
 
     /// Makes in the other file system what it lacks.
     fn prepare(&mut self, patience: Duration) -> Result<(), Refused> {
-        let started = Instant::now();
-        let planned = loop {
-            let planned = self.plan().map_err(|error| Refused::Io("look at the names", error))?;
-            if planned.awaited.is_empty() || started.elapsed() >= patience {
-                break planned;
-            }
-            std::thread::sleep(LOOK);
-        };
+        let planned = look(patience, || self.plan(), |planned| planned.awaited.is_empty());
+        let planned = planned.map_err(|error| Refused::Io("look at the names", error))?;
         let mut problems = planned.problems;
         problems.extend(planned.awaited.iter().map(|path| {
             format!("{}: the map has no such device; is mapdevd running?", path.escape_ascii())

@@ -14,33 +14,45 @@ use rustix::mount::{
 /// Only root's; a mount that shares nothing, since what stands on a shared one cannot be moved.
 const FOLDER: &str = "/run/mapdev-switch";
 
+/// Locked by who makes a switch.
+pub(super) const LOCK: &str = "/run/mapdev-switch.lock";
+
+/// One switch at a time, whoever makes it.
+#[derive(Debug)]
+pub(super) struct Turn {
+    _lock: File,
+}
+
+impl Turn {
+    /// `None` while another one has it.
+    pub(super) fn take() -> io::Result<Option<Self>> {
+        let lock = File::create(LOCK)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Self { _lock: lock })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
 /// A mounted file system in a place of its own.
 #[derive(Debug)]
 pub(super) struct Stage {
     place: PathBuf,
-    /// One switch at a time, whoever makes it.
-    _lock: File,
+    _turn: Turn,
 }
 
 impl Stage {
     /// Mounts a new instance of a kind of file system, with the flags of the mount at `like`.
-    pub(super) fn new(kind: &str, like: &Path) -> io::Result<Self> {
+    pub(super) fn new(turn: Turn, kind: &str, like: &Path) -> io::Result<Self> {
         let folder = Path::new(FOLDER);
         match fs::create_dir(folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        let lock = File::create(folder.with_extension("lock"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(io::Error::other("another switch is under way"));
-            }
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
         // of a switch that was killed
         while mount::unmount(folder, UnmountFlags::DETACH).is_ok() {}
-        let stage = Self { place: folder.join("dev"), _lock: lock };
+        let stage = Self { place: folder.join("dev"), _turn: turn };
         mount::mount("mapdev-switch", folder, "tmpfs", MountFlags::NOSUID, c"mode=0700")?;
         mount::mount_change(folder, MountPropagationFlags::PRIVATE)?;
         fs::create_dir(&stage.place)?;

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::c4_loads::unload;
 use super::hostile::Dice;
+use super::own_dev::OwnDev;
 use super::world::{absent, device, patient};
 
 pub(crate) struct Daemon {
@@ -29,6 +30,8 @@ pub(crate) struct Machine {
     bus: Child,
     address: String,
     folder: tempfile::TempDir,
+    /// Ends last.
+    _own_dev: Option<OwnDev>,
 }
 
 const BUS: &str = r#"<busconfig><type>system</type><auth>EXTERNAL</auth><policy context="default">
@@ -49,15 +52,15 @@ impl Machine {
         let dev = folder.path().join("dev");
         fs::create_dir(&dev).unwrap();
         shim::mount_at(&dev).unwrap();
-        Self::with(folder, dev)
+        Self::with(folder, dev, None)
     }
 
     /// With the machine's own /dev.
     pub(crate) fn on_dev() -> Self {
-        Self::with(tempfile::tempdir().unwrap(), "/dev".into())
+        Self::with(tempfile::tempdir().unwrap(), "/dev".into(), Some(OwnDev::look()))
     }
 
-    fn with(folder: tempfile::TempDir, dev: PathBuf) -> Self {
+    fn with(folder: tempfile::TempDir, dev: PathBuf, own_dev: Option<OwnDev>) -> Self {
         let config = folder.path().join("bus.conf");
         let address = format!("unix:path={}", folder.path().join("bus").display());
         fs::write(&config, BUS.replace("<auth>", &format!("<listen>{address}</listen><auth>")))
@@ -68,7 +71,7 @@ impl Machine {
             .spawn()
             .unwrap();
         wait("the bus", || folder.path().join("bus").exists());
-        Self { dev, bus, address, folder }
+        Self { dev, bus, address, folder, _own_dev: own_dev }
     }
 
     pub(crate) fn start(&self) -> Daemon {
@@ -145,9 +148,9 @@ impl Drop for Machine {
         if self.dev != Path::new("/dev") {
             unmount(&self.dev, UnmountFlags::DETACH).unwrap();
         }
-        if !std::thread::panicking() {
-            device().withdraw().unwrap();
-        }
+        let withdrawn = device().withdraw();
+        // one that failed may have left more
+        assert!(withdrawn.is_ok() || std::thread::panicking(), "{withdrawn:?}");
     }
 }
 

@@ -20,6 +20,7 @@ mod kept;
 mod limits;
 mod listing;
 mod no_memory;
+mod own_dev;
 mod publishing;
 mod stress;
 mod successors;

@@ -9,12 +9,14 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use mapdev::map::shim;
-use mapdev::switch::mounts;
+use mapdev::switch::{self, Wanted, mounts};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, mount};
 
 use super::c4_loads::unload;
 use super::daemon::{Machine, module, sorted, wait};
+use super::own_dev::{LOCK, depth};
+use super::world::patient;
 
 fn mapdevctl(words: &[&str]) -> Output {
     Command::new("/bin/mapdevctl").args(words).output().unwrap()
@@ -32,13 +34,7 @@ pub(crate) fn detach() {
     assert!(!shim::is_mounted_on(Path::new("/dev")));
 }
 
-/// Every mount on /dev, seen or beneath.
-pub(crate) fn depth() -> usize {
-    let all = mounts::read().unwrap();
-    all.iter().filter(|mount| mount.place == Path::new("/dev")).count()
-}
-
-/// What a machine has in its /dev beside devices; taken away at the end.
+/// What a machine has in its /dev beside devices.
 struct Things {
     log: UnixDatagram,
     control: UnixListener,
@@ -55,7 +51,6 @@ const LINKS: [(&str, &str); 5] = [
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
 ];
-const NAMES: [&str; 7] = ["log", "control", "initctl", "open", "closed", "mine", "other"];
 
 impl Things {
     fn make() -> Self {
@@ -123,24 +118,6 @@ impl Things {
     }
 }
 
-impl Drop for Things {
-    fn drop(&mut self) {
-        // a test that failed may have left the map there
-        drop(mapdevctl(&["shim", "detach", "/dev"]));
-        for (name, _) in MOUNTS {
-            let path = Path::new("/dev").join(name);
-            while unmount(&path, UnmountFlags::DETACH).is_ok() {}
-            drop(fs::remove_dir(path));
-        }
-        for name in LINKS.iter().map(|(name, _)| *name).chain(NAMES) {
-            let path = Path::new("/dev").join(name);
-            while unmount(&path, UnmountFlags::DETACH).is_ok() {}
-            drop(fs::remove_file(&path));
-            drop(fs::remove_dir_all(path));
-        }
-    }
-}
-
 #[test]
 #[ignore = "in the virtual machine"]
 fn dev_becomes_the_map_and_devtmpfs_again_and_nothing_is_lost() {
@@ -185,10 +162,6 @@ fn dev_becomes_the_map_and_devtmpfs_again_and_nothing_is_lost() {
     UnixDatagram::unbound().unwrap().send_to(b"late", "/dev/other/late").unwrap();
     assert_eq!(socket.recv(&mut [0; 8]).unwrap(), 4);
     assert_eq!(depth(), 3);
-    while depth() > 1 {
-        unmount("/dev", UnmountFlags::DETACH).unwrap();
-    }
-    drop(things);
 }
 
 #[test]
@@ -236,6 +209,35 @@ fn a_mount_over_dev_that_was_refused_is_tried_again() {
     assert!(!shim::is_mounted_on(Path::new("/dev")));
     fs::remove_dir(in_the_way).unwrap();
     wait("the map on /dev", || shim::is_mounted_on(Path::new("/dev")));
+    detach();
+    assert_eq!(depth(), 1);
+}
+
+/// How often this process has the file open.
+fn open_files(path: &str) -> usize {
+    let files = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    files.filter(|file| fs::read_link(file.path()).is_ok_and(|to| to == Path::new(path))).count()
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_switch_waits_for_the_one_under_way() {
+    let machine = Machine::on_dev();
+    let _daemon = machine.start();
+    let under_way = File::create(LOCK).unwrap();
+    under_way.lock().unwrap();
+    let refused = mapdevctl(&["shim", "attach", "/dev"]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{told}");
+    assert!(told.contains("another switch is under way; try again when it has ended"), "{told}");
+    assert_eq!(depth(), 1);
+    let second = std::thread::spawn(|| {
+        switch::switch(Path::new("/dev"), Path::new("/sys"), Wanted::Map, patient(60))
+    });
+    wait("one that waits", || open_files(LOCK) == 2 || second.is_finished());
+    assert!(!second.is_finished());
+    drop(under_way);
+    assert!(second.join().unwrap().unwrap().switched);
     detach();
     assert_eq!(depth(), 1);
 }

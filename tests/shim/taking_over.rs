@@ -21,7 +21,8 @@ use rustix::fs::{XattrFlags, getxattr, setxattr};
 
 use super::c4_loads::unload;
 use super::daemon::{Machine, is_live, module, sorted, wait};
-use super::switching::{depth, detach};
+use super::own_dev::{depth, end_maps};
+use super::switching::detach;
 use super::world::{EPERM, absent, device, null};
 
 const ACL: &str = "system.posix_acl_access";
@@ -225,6 +226,7 @@ impl OtherModule {
 
 impl Drop for OtherModule {
     fn drop(&mut self) {
+        end_maps();
         module("rmmod", "mapdevfs");
         let parameter = format!("open_timeout_ms={}", self.parameter.trim());
         let mut modprobe = Command::new("/sbin/modprobe");
