@@ -82,6 +82,9 @@ pub mod dispatch;
 // 9 ANSWER: D-Bus
 pub mod bus;
 
+// 9 ANSWER: udevadm
+pub mod control;
+
 // starts the tasks, waits for signals, stops the tasks
 pub mod daemon;
 

@@ -12,6 +12,7 @@ mod systemd;
 
 use std::fmt;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,9 +23,10 @@ use tracing::{error, info, warn};
 use crate::bus::accounts::Files;
 use crate::bus::{Bus, BusConfig, BusError};
 use crate::config::{Config, Mode};
+use crate::control::{self, Control};
 use crate::dispatch::command::{Command, NOTICES_MAX, Notice};
 use crate::dispatch::lead::Lead;
-use crate::dispatch::{self, OTHER_MANAGER, Parts, Ready};
+use crate::dispatch::{self, OTHER_MANAGER, Parts, Ready, Rival};
 use crate::map::MapWriter;
 use crate::modules::{ModuleDb, cache, scan};
 use crate::uevent::socket::{KernelSocket, Options};
@@ -82,6 +84,7 @@ pub fn run(args: &Args) -> Result<(), Fatal> {
         refuse_second_manager()?;
     }
     let io = |what| move |error| Fatal::Io(what, error);
+    let control = open_control(&config);
     let kept = systemd::take_descriptors();
     std::fs::create_dir_all(&config.runtime).map_err(io("make the runtime folder"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -107,7 +110,7 @@ pub fn run(args: &Args) -> Result<(), Fatal> {
             config,
             args.present,
             log,
-            Given { lead: &lead, socket, map, modules },
+            Given { lead: &lead, socket, control, map, modules },
             started,
         )?
         .run()
@@ -128,28 +131,23 @@ fn in_background(config: &Config) -> Result<(), Fatal> {
 
 /// Two managers would undo each other's work on /dev.
 fn refuse_second_manager() -> Result<(), Fatal> {
-    let control = OTHER_MANAGER;
-    match answers(control) {
-        true => Err(Fatal::OtherManager(format!(
-            "another device manager answers at {control}; stop it first \
-             (systemctl stop systemd-udevd), or run in shadow mode (--mode shadow)"
-        ))),
-        false => Ok(()),
-    }
+    let Rival::Answers(process) = Rival::look() else { return Ok(()) };
+    let who = process.map(|id| format!(" (process {id})")).unwrap_or_default();
+    Err(Fatal::OtherManager(format!(
+        "another device manager{who} answers at {OTHER_MANAGER}; stop it first \
+         (systemctl stop systemd-udevd), or run in shadow mode (--mode shadow)"
+    )))
 }
 
-/// Whether somebody listens on a socket of sequenced packets.
-fn answers(path: &str) -> bool {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
-    let Ok(address) = SocketAddrUnix::new(path) else { return false };
-    let socket = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None);
-    socket.is_ok_and(|socket| connect(&socket, &address).is_ok())
+/// From here on udev's clients believe that somebody tells them of devices.
+fn open_control(config: &Config) -> Option<OwnedFd> {
+    let path = config.udev_folder().join("control");
+    let socket = (config.mode == Mode::Active).then(|| control::bind_at(&path))?;
+    let told = |error: &io::Error| warn!("{}: {error}; udevadm finds nobody", path.display());
+    socket.inspect_err(told).ok()
 }
 
-fn open_socket(
-    kept: Option<std::os::fd::OwnedFd>,
-    receive_buffer: usize,
-) -> io::Result<KernelSocket> {
+fn open_socket(kept: Option<OwnedFd>, receive_buffer: usize) -> io::Result<KernelSocket> {
     let options = Options { receive_buffer };
     match kept {
         Some(fd) => {
@@ -161,7 +159,7 @@ fn open_socket(
 }
 
 /// The memory of an earlier run's map, if the kernel serves it still.
-fn kept_by_kernel(config: &Config) -> Option<std::os::fd::OwnedFd> {
+fn kept_by_kernel(config: &Config) -> Option<OwnedFd> {
     let shim =
         dispatch::shim(config).inspect_err(|error| warn!("the kernel's map: {error}")).ok()??;
     let memory = shim.memory().inspect_err(|error| warn!("the kernel's map: {error}"));
@@ -169,7 +167,7 @@ fn kept_by_kernel(config: &Config) -> Option<std::os::fd::OwnedFd> {
 }
 
 /// The map of an earlier run if the service manager or the kernel kept it whole, else a new one.
-fn open_map(kept: [Option<std::os::fd::OwnedFd>; 2]) -> io::Result<MapWriter> {
+fn open_map(kept: [Option<OwnedFd>; 2]) -> io::Result<MapWriter> {
     for fd in kept.into_iter().flatten() {
         match MapWriter::adopt(fd) {
             Ok(map) => {
@@ -203,6 +201,8 @@ fn read_modules(config: &Config) -> ModuleDb {
 struct Given<'a> {
     lead: &'a Lead,
     socket: KernelSocket,
+    /// In active mode: where udevadm asks.
+    control: Option<OwnedFd>,
     map: MapWriter,
     modules: ModuleDb,
 }
@@ -239,6 +239,11 @@ impl Daemon {
         let (stop, stopped) = watch::channel(false);
         let (commands, listening) = dispatch::commands();
         let (ready, is_ready) = oneshot::channel();
+        let log = Arc::new(log);
+        if let Some(socket) = given.control {
+            let control = Control::new(socket, commands.clone(), log.clone(), stop.clone());
+            tokio::spawn(control.map_err(io("wait for udevadm"))?.run());
+        }
         let mut notices = Vec::new();
         let mut listener = || {
             let (sender, receiver) = mpsc::channel::<Notice>(NOTICES_MAX);
@@ -255,8 +260,7 @@ impl Daemon {
                     ..BusConfig::default()
                 };
                 let accounts = Arc::new(Files::load(config.root.clone()));
-                let bus =
-                    Bus::new(bus_config, commands.clone(), listener(), accounts, Arc::new(log));
+                let bus = Bus::new(bus_config, commands.clone(), listener(), accounts, log);
                 Some(bus.start(stopped.clone()).map_err(io("start the bus"))?)
             }
         };

@@ -66,6 +66,8 @@ impl Dispatch {
                 drop(reply.send(found.cloned()));
             }
             Command::Map(reply) => drop(reply.send(self.publisher.read_only_fd())),
+            Command::Ping(reply) => self.ping(reply),
+            Command::Hold(held) => self.hold(held),
             Command::Settle(reply) => self.settle(reply),
             Command::Await(text, reply) => self.wait_for(text, reply),
             Command::Change(id, change, terms, reply) => self.change(&id, change, &terms, reply),

@@ -103,6 +103,10 @@ pub enum Command {
     Resolve(Vec<u8>, oneshot::Sender<Option<Arc<Known>>>),
     /// A fresh read-only descriptor of the map, and its generation.
     Map(oneshot::Sender<io::Result<(OwnedFd, u64)>>),
+    /// Answers when what the kernel has said so far is in the queue.
+    Ping(oneshot::Sender<()>),
+    /// Whether events that are heard wait, until this is taken back; those that are begun go on.
+    Hold(bool),
     /// Answers when every event that is known by now has been handled.
     Settle(oneshot::Sender<()>),
     /// Answers when this name (as for `Resolve`) is known.

@@ -7,6 +7,7 @@
 mod answer;
 mod attach;
 mod blocked;
+mod busy;
 mod closed;
 pub mod command;
 mod decide;
@@ -59,6 +60,7 @@ use crate::uevent::socket::KernelSocket;
 use crate::uevent::{Action, Origin, Uevent};
 use attach::Attach;
 use blocked::Blocked;
+use busy::Busy;
 use closed::Watching;
 use command::{COMMANDS_MAX, ChangeError, Command};
 pub use job::Book;
@@ -71,8 +73,8 @@ use publish::Publisher;
 use rest::Rest;
 use sweep::Sweep;
 use table::Table;
-pub use tell::OTHER_MANAGER;
 use tell::Teller;
+pub use tell::{OTHER_MANAGER, Rival};
 use turn::Own;
 use worker::Workers;
 
@@ -136,6 +138,7 @@ pub struct Dispatch {
     publisher: Publisher,
     watching: Watching,
     blocked: Blocked,
+    busy: Busy,
     attach: Attach,
     kernel: KernelEvents,
     place: Place,
@@ -218,6 +221,7 @@ impl Dispatch {
             publisher,
             watching: Watching::new(&config),
             blocked: Blocked::default(),
+            busy: Busy::new(&config),
             attach: Attach::default(),
             kernel: None,
             place: Place::new(&config),

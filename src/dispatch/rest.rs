@@ -63,7 +63,7 @@ impl Dispatch {
         let enough = self.queue.waiting() >= AHEAD;
         self.rest.grown |= enough;
         // what waits for one device or program that takes long keeps nobody from hearing of others
-        let goes_on = self.queue.runnable() > 0;
+        let goes_on = self.queue.runnable() > 0 && !self.busy.held;
         let room = self.rest.behind < BEHIND && self.socket.granted() >= ROOMY;
         enough && goes_on && room && !self.rest.is_late()
     }

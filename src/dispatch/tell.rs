@@ -1,11 +1,14 @@
 //! Tells libudev's clients, the bus and the service manager; none of them can hold up an event.
 
 use std::borrow::Cow;
+use std::fs;
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket, sockopt};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -130,10 +133,43 @@ fn send(
     announcer.send(&message).err().map(|error| format!("cannot announce `{action}`: {error}"))
 }
 
-/// In shadow mode, and if udev's control socket says that there is another manager, an ear for it.
+/// Whether another device manager is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rival {
+    None,
+    /// There are signs of one.
+    Likely,
+    /// Who answers at its control socket: the process's id.
+    Answers(Option<u32>),
+}
+
+impl Rival {
+    /// Asks at the place where every device manager that udev's clients know listens.
+    #[must_use]
+    pub fn look() -> Self {
+        let Ok(meta) = fs::symlink_metadata(OTHER_MANAGER) else { return Self::None };
+        let asked = SocketAddrUnix::new(OTHER_MANAGER).and_then(|address| {
+            let socket = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None)?;
+            connect(&socket, &address)?;
+            Ok(socket)
+        });
+        match asked {
+            Ok(socket) => {
+                let process = sockopt::socket_peercred(&socket).ok().map(|sender| sender.pid);
+                let id = process.map(|process| process.as_raw_nonzero().get());
+                Self::Answers(id.and_then(|id| id.try_into().ok()))
+            }
+            // of one that has ended
+            Err(Errno::CONNREFUSED) if meta.file_type().is_socket() => Self::None,
+            Err(_) => Self::Likely,
+        }
+    }
+}
+
+/// In shadow mode, and if there is another manager, an ear for it.
 pub(super) fn rival(config: &Config) -> io::Result<Option<Overhear>> {
-    let there = Path::new(OTHER_MANAGER).exists();
-    (config.mode == Mode::Shadow && there).then(Overhear::open).transpose()
+    let there = config.mode == Mode::Shadow && Rival::look() != Rival::None;
+    there.then(Overhear::open).transpose()
 }
 
 /// The next device that the other manager has handled; without one, never.

@@ -92,7 +92,7 @@ impl Dispatch {
         loop {
             let keeps = keeps.load(Ordering::SeqCst);
             self.start_jobs(if keeps { self.own.kept() } else { 0 });
-            let kept = keeps && self.queue.runnable() > 0;
+            let kept = keeps && !self.busy.held && self.queue.runnable() > 0;
             if kept
                 && self.own.events < STREAK
                 && let Some(job) = self.next_job()
@@ -101,6 +101,7 @@ impl Dispatch {
                 self.workers.one_is_kept();
                 return Ok(Turn::Own(Box::new(job)));
             }
+            self.show_queue();
             self.own.events = 0;
             self.own.turns += 1;
             if kept && self.own.turns >= LOOK {
@@ -109,6 +110,7 @@ impl Dispatch {
             }
             if self.stop_by.is_none() && *self.stop.borrow() {
                 self.stop_by = Some(Instant::now() + self.stop_time);
+                self.hold(false);
                 self.hear_rest();
                 self.end_blocked();
             }
@@ -192,7 +194,7 @@ impl Dispatch {
         {
             self.give(job);
         }
-        while self.workers.has_room() && self.queue.runnable() > kept {
+        while !self.busy.held && self.workers.has_room() && self.queue.runnable() > kept {
             let Some(job) = self.next_job() else { return };
             self.give(job);
         }

@@ -13,7 +13,7 @@ use mapdev::bus::{Accounts, Bus, BusConfig, Log};
 use mapdev::device::DeviceId;
 use mapdev::device::record::Record;
 use mapdev::dispatch::command::{Change, Command, LoadError, Notice, Served, Status, Terms};
-use mapdev::dispatch::known::Known;
+use mapdev::dispatch::known::{KernelHands, Known};
 use mapdev::nodes::{Mismatch, Permissions};
 use mapdev::rules::decision::{Attribute, Decision, Source};
 use mapdev::uevent::{Action, Origin, Uevent};
@@ -115,7 +115,7 @@ pub(crate) fn known(devpath: &str, pairs: &[(&str, &[u8])]) -> Known {
     let mut decision = Decision::default();
     decision.set(Attribute::Mode, 0o600, Source::Kernel);
     Known {
-        by_kernel: None,
+        by_kernel: KernelHands::default(),
         id: DeviceId::of(&uevent),
         uevent: Arc::new(uevent),
         instance: 42,
@@ -196,7 +196,8 @@ impl Table {
                 let file = fs::File::open("/dev/null").unwrap();
                 to.send(Ok((file.into(), 9))).ok();
             }
-            Command::Settle(to) => drop(to.send(())),
+            Command::Settle(to) | Command::Ping(to) => drop(to.send(())),
+            Command::Hold(_) => {}
             Command::Await(name, to) => match self.resolve(&name) {
                 Some(known) => drop(to.send(known)),
                 None => self.waiting.push(Command::Await(name, to)),

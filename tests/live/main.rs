@@ -7,6 +7,7 @@
 
 mod bus;
 mod changes;
+mod control;
 mod daemon;
 mod disks;
 mod end;

@@ -81,6 +81,23 @@ check "c6: the terminal's owner is kept" owned_by_user
 systemctl stop getty@tty2.service
 udev() { udevadm info /dev/null | grep -x 'E: DEVNAME=/dev/null' && udevadm info --export-db | grep -c '^P:'; }
 check "2. udevadm info" udev
+# who listens hears of devices: systemd itself, and udevadm
+mkdir -p /run/udev/rules.d
+echo 'SUBSYSTEM=="mem", KERNEL=="full", PROGRAM="/bin/sleep 1"' >/run/udev/rules.d/50-test.rules
+triggered() { udevadm control --reload && timeout 20 udevadm trigger --settle --action=change /sys/class/mem/full; }
+settled() {
+    echo change >/sys/class/mem/full/uevent && timeout 20 udevadm settle && [ ! -e /run/udev/queue ]
+}
+plugged() {
+    local unit=dev-zram0.device
+    rmmod zram 2>/dev/null
+    modprobe zram && within systemctl is-active $unit && timeout 20 udevadm wait --initialized=yes /dev/zram0 &&
+        echo 1M >/sys/block/zram0/disksize && rmmod zram && within gone $unit
+}
+gone() { is "$(systemctl is-active "$1")" inactive; }
+check "2. udevadm trigger waits until it is done" triggered
+check "2. udevadm settle" settled
+check "2. systemd has a unit for a disk that comes, as long as it is there" plugged
 loops() {
     # opening the name loads the module
     rmmod loop 2>/dev/null
