@@ -55,8 +55,8 @@ pub(super) fn origin(name: &StaticName) -> u32 {
 fn map_node(name: &StaticName) -> Node {
     let kind = match &name.number {
         Number::Known(devnum) => Kind::of(*devnum),
-        Number::Pending { block, module } => {
-            Kind::Pending { block: *block, alias: module.as_bytes().into() }
+        Number::Pending { block, alias } => {
+            Kind::Pending { block: *block, alias: alias.clone().into() }
         }
     };
     let shall = name.permissions();

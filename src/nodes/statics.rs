@@ -22,10 +22,10 @@ use crate::uevent::Devnum;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Number {
     Known(Devnum),
-    /// The module says it once it is loaded.
+    /// The module says it once it is loaded, which is asked for by this alias or name.
     Pending {
         block: bool,
-        module: Box<str>,
+        alias: Box<[u8]>,
     },
 }
 
@@ -116,14 +116,15 @@ impl Statics {
 fn declared(modules: &ModuleDb, names: &mut BTreeMap<Box<[u8]>, StaticName>) {
     for declared in modules.devnames() {
         names.entry(declared.name.into()).or_insert_with(|| {
-            let module = || declared.module.into();
             let pending = || {
                 let block = modules.module(declared.module.as_bytes()).is_some_and(makes_disks);
-                Number::Pending { block, module: module() }
+                // not by the module's name, to which `blacklist` of modprobe.d(5) does not apply
+                let alias = [b"devname:", declared.name].concat().into();
+                Number::Pending { block, alias }
             };
             StaticName {
                 number: declared.number.map_or_else(pending, Number::Known),
-                module: Some(module()),
+                module: Some(declared.module.into()),
                 builtin: declared.builtin,
                 decision: Decision::default(),
             }
@@ -221,7 +222,9 @@ fn named(
                 problems.push(problem(setting, what));
                 continue;
             }
-            let number = Number::Pending { block: makes_disks(found), module: module.clone() };
+            // who names a module here means it
+            let alias = module.as_bytes().into();
+            let number = Number::Pending { block: makes_disks(found), alias };
             let (module, builtin) = (Some(module.clone()), found.is_builtin());
             let decision = Decision::default();
             names.insert(name, StaticName { number, module, builtin, decision });

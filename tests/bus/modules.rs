@@ -25,7 +25,7 @@ pub(crate) fn zram() -> StaticName {
     let mut decision = Decision::default();
     let place = Place { file: "/etc/x.conf".into(), line: 7, column: 0 };
     decision.set(Attribute::Mode, 0o640, Source::Tmpfiles(place));
-    let number = Number::Pending { block: true, module: "zram".into() };
+    let number = Number::Pending { block: true, alias: b"zram".as_slice().into() };
     StaticName { number, module: Some("zram".into()), builtin: false, decision }
 }
 

@@ -34,6 +34,30 @@ fn policy() -> String {
 
 #[test]
 #[ignore = "in the virtual machine"]
+fn c4_opening_a_name_loads_no_module_that_modprobe_d_keeps_out() {
+    let kept_out = std::path::Path::new("/etc/modprobe.d/kept-out.conf");
+    fs::create_dir_all(kept_out.parent().unwrap()).unwrap();
+    fs::write(kept_out, "blacklist mapdev_probe\nblacklist tun\n").unwrap();
+    // its number does not come
+    let limit = std::path::Path::new("/sys/module/mapdevfs/parameters/open_timeout_ms");
+    let before = fs::read(limit).unwrap();
+    fs::write(limit, "300").unwrap();
+    let machine = Machine::new();
+    NAMES.iter().for_each(|(_, module, ..)| unload(module));
+    machine.policy(&policy());
+    let daemon = machine.start();
+    let opened = ["net/tun", "mapdev-probe"].map(|name| open_as(machine.path(name), 1000));
+    let loaded = ["tun", "mapdev_probe"].map(is_loaded);
+    fs::remove_file(kept_out).unwrap();
+    fs::write(limit, before).unwrap();
+    assert_eq!((opened, loaded), ([false; 2], [false; 2]));
+    assert!(open_as(machine.path("mapdev-probe"), 1000), "it is kept out no more");
+    drop(daemon);
+    unload("mapdev_probe");
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
 fn c4_opening_a_name_loads_its_module_for_whom_policy_gave_it_to_and_nobody_else() {
     let machine = Machine::new();
     NAMES.iter().for_each(|(_, module, ..)| unload(module));
