@@ -170,8 +170,8 @@ fn explain(call: &Call, device: &Known) -> Result<Answer, Refusal> {
 
 /// What somebody made of an attribute in the kernel, if it is not what was decided.
 fn in_kernel(device: &Known, attribute: &str) -> Option<Row> {
-    let by = device.changed_by()?;
     let attribute = Attribute::from_name(attribute)?;
+    let by = device.by_kernel.of(attribute)?.to_string();
     let is = match attribute {
         Attribute::Owner => device.permissions.uid,
         Attribute::Group => device.permissions.gid,

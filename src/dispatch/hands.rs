@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::decide::{adopted, carry, spoken, take_back, to_apply};
 use super::job::{Book, Job, Outcome};
-use super::known::{Known, Told};
+use super::known::{KernelHands, Known, Told};
 use crate::builtin::Pair;
 use crate::builtin::uaccess::SEATS;
 use crate::config::{Config, Mode};
@@ -217,7 +217,7 @@ impl Hands {
             permissions,
             record,
             mismatches,
-            by_kernel: None,
+            by_kernel: KernelHands::default(),
         };
         let failed = said.failed.or_else(|| Some(Box::new(known.failed(renamed.err()?))));
         let run = self.active && !repeated && failed.is_none();

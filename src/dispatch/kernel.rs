@@ -10,11 +10,13 @@ use tracing::warn;
 
 use super::Dispatch;
 use super::command::Notice;
-use super::known::{KernelHand, Known};
+use super::known::{KernelHand, KernelHands, Known};
 use crate::config::{Config, Mode};
+use crate::map::control::{EV_GID, EV_MODE, EV_UID};
 use crate::map::serve::KernelChange;
 use crate::map::shim::{Events, Shim, Told};
 use crate::nodes::Permissions;
+use crate::nodes::devtmpfs::{KERNEL_DEFAULT, decided};
 
 /// The control device's name; its uevent says that the module was loaded.
 const DEVNAME: &[u8] = b"mapdev";
@@ -75,18 +77,15 @@ impl Dispatch {
 
     /// The device is told as changed; its next event decides it again.
     fn changed_in_kernel(&mut self, change: &KernelChange) {
-        // our own chmod, which the worker's answer brings too, was found to be nothing new
         let Some(known) = self.table.named(&change.path) else { return };
+        // the worker settles nodes by chmod as everybody does, and its answer tells of it
+        if change.by.is_some_and(|(process, _)| process == std::process::id()) {
+            return;
+        }
         let (mode, uid, gid) = (change.node.mode, change.node.uid, change.node.gid);
         let permissions = Permissions { uid, gid, mode };
-        let hand = match change.by {
-            // the worker settles nodes by chmod as everybody does
-            Some((process, _)) if process == std::process::id() => None,
-            Some((process, user)) => Some(KernelHand { process: Some(process), user: Some(user) }),
-            None => Some(KernelHand { process: None, user: None }),
-        };
-        let Some(hand) = hand else { return };
-        let changed = Known { permissions, by_kernel: Some(hand), ..Known::clone(known) };
+        let by_kernel = known.by_kernel.kept(known.permissions, permissions).and(change);
+        let changed = Known { permissions, by_kernel, ..Known::clone(known) };
         let device = Arc::new(changed);
         self.table.insert(device.clone());
         self.teller.notify(Notice::Changed { device });
@@ -106,9 +105,43 @@ impl Dispatch {
         if let Some(now) = now {
             known.permissions = Permissions { uid: now.uid, gid: now.gid, mode: now.mode };
         }
-        let before = self.table.get(&known.id).filter(|before| {
-            before.instance == known.instance && before.permissions == known.permissions
-        });
-        known.by_kernel = before.and_then(|before| before.by_kernel);
+        let before = self.table.get(&known.id);
+        known.by_kernel = match before.filter(|before| before.instance == known.instance) {
+            Some(before) => before.by_kernel.kept(before.permissions, known.permissions),
+            // the kernel serves on what a daemon before us has published
+            None => KernelHands::unseen(known),
+        };
     }
+}
+
+impl KernelHands {
+    /// With who made this change.
+    fn and(self, change: &KernelChange) -> Self {
+        let (process, user) = change.by.unzip();
+        let hand = KernelHand { process, user };
+        let of = |bit, before| match change.stands & bit != 0 {
+            true => Some(hand),
+            // the change after this one is there already, and told next
+            false if change.news & bit != 0 => Some(KernelHand::UNKNOWN),
+            false => before,
+        };
+        let (owner, group) = (of(EV_UID, self.owner), of(EV_GID, self.group));
+        Self { owner, group, mode: of(EV_MODE, self.mode), last: Some(hand) }
+    }
+
+    /// Somebody changed what is not as it was decided, and nobody has seen who.
+    fn unseen(known: &Known) -> Self {
+        let (is, wanted) = (known.permissions, decided(&known.decision, KERNEL_DEFAULT));
+        // the mask of an access list stands where a mode has its group
+        let listed = known.record.current_tags.iter().any(|tag| tag == b"uaccess");
+        let counts = if listed { !0o070 } else { !0 };
+        let hand = |differs: bool| differs.then_some(KernelHand::UNKNOWN);
+        let (owner, group) = (hand(is.uid != wanted.uid), hand(is.gid != wanted.gid));
+        let mode = hand((is.mode ^ wanted.mode) & counts != 0);
+        Self { owner, group, mode, last: owner.or(group).or(mode) }
+    }
+}
+
+impl KernelHand {
+    const UNKNOWN: Self = Self { process: None, user: None };
 }

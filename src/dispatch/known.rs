@@ -1,6 +1,7 @@
 //! What dispatch remembers of a device between its events; shared with the bus, never changed.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -62,8 +63,8 @@ pub struct Known {
     pub record: Record,
     /// In shadow mode: where the machine's node differs from the decision.
     pub mismatches: Vec<Mismatch>,
-    /// Who changed owner or mode in the kernel, as long as they are so.
-    pub by_kernel: Option<KernelHand>,
+    /// Who changed owner, group and mode in the kernel, each as long as it is so.
+    pub by_kernel: KernelHands,
 }
 
 /// A process that changed a node, as the kernel module tells; nothing if it only knows that.
@@ -71,6 +72,49 @@ pub struct Known {
 pub struct KernelHand {
     pub process: Option<u32>,
     pub user: Option<u32>,
+}
+
+impl fmt::Display for KernelHand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.user {
+            Some(user) => write!(f, "uid {user}")?,
+            None => f.write_str("somebody")?,
+        }
+        self.process.map_or(Ok(()), |process| write!(f, " (process {process})"))
+    }
+}
+
+/// Who changed owner, group and mode of a node in the kernel after they were decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelHands {
+    pub owner: Option<KernelHand>,
+    pub group: Option<KernelHand>,
+    pub mode: Option<KernelHand>,
+    /// The most recent of them.
+    pub last: Option<KernelHand>,
+}
+
+impl KernelHands {
+    /// Those who left something as it is now.
+    pub(super) fn kept(self, before: Permissions, now: Permissions) -> Self {
+        let owner = self.owner.filter(|_| before.uid == now.uid);
+        let group = self.group.filter(|_| before.gid == now.gid);
+        let mode = self.mode.filter(|_| before.mode == now.mode);
+        let standing = [owner, group, mode];
+        let last = self.last.filter(|last| standing.contains(&Some(*last)));
+        Self { owner, group, mode, last: last.or(standing.into_iter().flatten().next()) }
+    }
+
+    /// Who changed one of them.
+    #[must_use]
+    pub fn of(&self, attribute: Attribute) -> Option<KernelHand> {
+        match attribute {
+            Attribute::Owner => self.owner,
+            Attribute::Group => self.group,
+            Attribute::Mode => self.mode,
+            Attribute::Link | Attribute::Tag | Attribute::Property => None,
+        }
+    }
 }
 
 impl Known {
@@ -152,18 +196,16 @@ impl Known {
         all.map(|(key, value)| (key.to_vec(), value.into_owned())).collect()
     }
 
-    /// Who changed owner, group or mode in the kernel after they were decided.
+    /// Who was the last to change owner, group or mode in the kernel after they were decided.
     #[must_use]
     pub fn changed_by(&self) -> Option<String> {
-        let KernelHand { process, user } = self.by_kernel?;
-        let user = user.map_or("somebody".to_owned(), |user| format!("uid {user}"));
-        Some(process.map_or(user.clone(), |process| format!("{user} (process {process})")))
+        self.by_kernel.last.map(|hand| hand.to_string())
     }
 
     /// Who decided the most recent of owner, group and mode: `kernel`, `rule`, `policy`, `runtime`.
     #[must_use]
     pub fn origin(&self) -> &'static str {
-        if self.by_kernel.is_some() {
+        if self.by_kernel.last.is_some() {
             return "kernel";
         }
         let node = [Attribute::Owner, Attribute::Group, Attribute::Mode];

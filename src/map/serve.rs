@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
+use super::control::{EV_GID, EV_MODE, EV_UID};
 use super::kernel::{Kernel, NameChange, Published, Since};
 use super::object::base;
 use super::protocol::{Attributes, CellState, Table};
@@ -26,9 +27,20 @@ const TORN_LOOKS: u32 = 1000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelChange {
     pub path: Arc<[u8]>,
+    /// As it is now.
     pub node: Node,
+    /// Which of mode, owner and group were not known to be so: [`EV_MODE`], [`EV_UID`], [`EV_GID`].
+    pub news: u32,
+    /// Which of them are as `by` left them; where somebody changed them again, that is told later.
+    pub stands: u32,
     /// Who changed it, if that is known: process and user.
     pub by: Option<(u32, u32)>,
+}
+
+/// Which of mode, owner and group differ.
+fn differing(one: (u32, u32, u32), other: (u32, u32, u32)) -> u32 {
+    let bit = |differs: bool, bit| if differs { bit } else { 0 };
+    bit(one.0 != other.0, EV_MODE) | bit(one.1 != other.1, EV_UID) | bit(one.2 != other.2, EV_GID)
 }
 
 impl MapWriter {
@@ -65,8 +77,8 @@ impl MapWriter {
         self.kernel.is_some()
     }
 
-    /// Takes in what the kernel tells of one object; `None` for one that is gone, or if nothing
-    /// is new. Nobody did what the kernel did by itself.
+    /// Takes in what the kernel tells of one object; `None` for one that is gone, or if nothing of it is
+    /// so any more. Nobody did what the kernel did by itself.
     pub fn changed_by_kernel(&mut self, change: &AttributeChange) -> Option<KernelChange> {
         let id = self.object(change.cell)?.id;
         if id != change.id {
@@ -74,14 +86,18 @@ impl MapWriter {
         }
         // later changes may be in the cell already
         let found = self.take_in(change.cell)?;
+        let (was, node) = (&change.attributes, &found.node);
+        let undone = differing((was.mode, was.uid, was.gid), (node.mode, node.uid, node.gid));
+        let stands = change.what & (EV_MODE | EV_UID | EV_GID) & !undone;
         let by = (change.pid != 0).then_some((change.pid, change.by));
-        Some(KernelChange { by, ..found })
+        (found.news | stands != 0).then_some(KernelChange { stands, by, ..found })
     }
 
     /// Takes in everything that the kernel changed, after it has dropped events.
     pub fn compare(&mut self) -> Vec<KernelChange> {
         let cells: Vec<u32> = self.objects.iter().flatten().map(|o| o.place.cell).collect();
-        cells.into_iter().filter_map(|cell| self.take_in(cell)).collect()
+        let found = cells.into_iter().filter_map(|cell| self.take_in(cell));
+        found.filter(|change| change.news != 0).collect()
     }
 
     fn take_in(&mut self, cell: u32) -> Option<KernelChange> {
@@ -92,11 +108,11 @@ impl MapWriter {
         if matches!(node.kind, Kind::Link { .. }) {
             return None;
         }
-        if (node.mode, node.uid, node.gid) == (now.mode, now.uid, now.gid) {
-            return None;
-        }
-        (node.mode, node.uid, node.gid) = (now.mode, now.uid, now.gid);
-        Some(KernelChange { path: Arc::clone(&object.path), node: node.clone(), by: None })
+        let now = (now.mode, now.uid, now.gid);
+        let news = differing((node.mode, node.uid, node.gid), now);
+        (node.mode, node.uid, node.gid) = now;
+        let (path, node) = (Arc::clone(&object.path), node.clone());
+        Some(KernelChange { path, node, news, stands: 0, by: None })
     }
 
     /// Mode, owner and group as they are: the kernel may be ahead of the book.
@@ -337,19 +353,23 @@ mod tests {
         let (id, cell) = (object.id, object.place.cell);
         let attributes = Attributes { mode: 0o620, uid: 1000, gid: 5, stamp: 1 };
         map.table.set_attributes(cell, id, attributes);
-        let change = AttributeChange { id, cell, attributes, what: 7, pid: 42, by: 1000 };
+        let what = EV_MODE | EV_UID | EV_GID;
+        let change = AttributeChange { id, cell, attributes, what, pid: 42, by: 1000 };
         let taken = map.changed_by_kernel(&change).unwrap();
         assert_eq!(
             (&*taken.path, taken.node.uid, taken.by),
             (&b"tty1"[..], 1000, Some((42, 1000)))
         );
-        assert_eq!(map.changed_by_kernel(&change), None);
+        assert_eq!((taken.news, taken.stands), (what, what));
+        assert_eq!(map.changed_by_kernel(&change).map(|taken| taken.news), Some(0));
         assert_eq!(map.get(b"tty1").unwrap().mode, 0o620);
         let other = AttributeChange { id: id + 1, ..change };
         assert_eq!(map.changed_by_kernel(&other), None, "another object has the cell");
         map.table.set_attributes(cell, id, Attributes { mode: 0o640, ..attributes });
         let by_itself = AttributeChange { pid: 0, by: 0, ..change };
-        assert_eq!(map.changed_by_kernel(&by_itself).unwrap().by, None);
+        let taken = map.changed_by_kernel(&by_itself).unwrap();
+        assert_eq!((taken.by, taken.news), (None, EV_MODE));
+        assert_eq!(taken.stands, EV_UID | EV_GID, "another mode, so somebody else's");
         map.table.set_attributes(cell, id, Attributes { mode: 0o600, ..attributes });
         assert_eq!(map.compare().len(), 1);
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mapdev::map::shim::Told;
 use mapdev::map::{Change, Lookup, MapReader, Node};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::acls::grant;
 use super::daemon::{Machine, wait};
@@ -34,7 +34,8 @@ fn told(world: &mut World) -> Vec<String> {
         match told {
             Told::CompareAll => said.push("all".to_owned()),
             Told::Changed(change) => {
-                let Some(found) = world.map.changed_by_kernel(&change) else { continue };
+                let found = world.map.changed_by_kernel(&change);
+                let Some(found) = found.filter(|found| found.news != 0) else { continue };
                 let Node { mode, uid, gid, .. } = found.node;
                 assert_eq!(found.by, Some((std::process::id(), 0)));
                 said.push(format!("{} {mode:o} {uid}:{gid}", found.path.escape_ascii()));
@@ -251,6 +252,38 @@ fn an_unprivileged_user_changes_nothing() {
     assert!(!refused.unwrap().success());
     let error = fs::remove_file(world.path("null")).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(EPERM), "root neither, a name of the map");
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn c6_who_changed_owner_group_and_mode_is_told_of_each() {
+    let machine = Machine::new();
+    let daemon = machine.start();
+    let change = |program: &str, word: &str| {
+        let mut command = Command::new("/bin/busybox");
+        let mut child = command.args([program, word]).arg(machine.path("tty1")).spawn().unwrap();
+        assert!(child.wait().unwrap().success());
+        format!("uid 0 (process {})", child.id())
+    };
+    let explained = |attribute: &str| {
+        let story = machine.ask(&["explain", "tty1", attribute]);
+        let steps = story["attributes"][0]["steps"].as_array().unwrap().clone();
+        let last = steps.into_iter().next_back().filter(|step| step["file"] != "");
+        last.map(|step| (step["file"].as_str().unwrap().to_owned(), step["new"].clone()))
+    };
+    let (group, mode) = (change("chgrp", "5"), change("chmod", "611"));
+    // its own word comes after what it was told before
+    wait("the mode", || machine.ask(&["info", "tty1"])["mode"] == 0o611);
+    assert_eq!(machine.ask(&["info", "tty1"])["changed_by"], mode);
+    assert_eq!(explained("mode"), Some((mode, "0611".into())));
+    assert_eq!(explained("group"), Some((group, "5".into())));
+    assert_eq!(machine.ask(&["explain", "tty1", "owner"])["attributes"][0]["steps"], json!([]));
+    drop(daemon);
+    change("chown", "7");
+    let _daemon = machine.start();
+    for (attribute, value) in [("owner", "7"), ("group", "5"), ("mode", "0611")] {
+        assert_eq!(explained(attribute), Some(("somebody".to_owned(), value.into())));
+    }
 }
 
 #[test]
