@@ -114,10 +114,11 @@ impl Control {
             if said.is_empty() {
                 return Ok(());
             }
-            match wire::read(&said).map_err(io::Error::other)? {
-                Request::End => return self.ping().await,
-                request => self.handle(request).await,
+            let request = wire::read(&said).map_err(io::Error::other)?;
+            if request == Request::End {
+                return self.ping().await;
             }
+            self.handle(request).await;
         }
     }
 

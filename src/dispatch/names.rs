@@ -55,9 +55,7 @@ pub(super) fn origin(name: &StaticName) -> u32 {
 fn map_node(name: &StaticName) -> Node {
     let kind = match &name.number {
         Number::Known(devnum) => Kind::of(*devnum),
-        Number::Pending { block, alias } => {
-            Kind::Pending { block: *block, alias: alias.clone().into() }
-        }
+        Number::Pending { block, alias } => Kind::Pending { block: *block, alias: alias.clone() },
     };
     let shall = name.permissions();
     Node { kind, mode: shall.mode, uid: shall.uid, gid: shall.gid, flags: origin(name) }
