@@ -1,5 +1,7 @@
 //! Stage 5 in a worker: a decision becomes the node, the claims on links and the record of its device.
 
+use std::io;
+
 use rustix::time::{ClockId, clock_gettime};
 
 use super::hands::Hands;
@@ -45,11 +47,13 @@ impl Hands {
 
     /// Ends what is remembered of another device of this id.
     pub(super) fn forget(&self, device: &Device, other: &Record) -> Result<(), String> {
-        let left = self.stack.iter().flat_map(|stack| {
+        let claims = self.stack.iter().flat_map(|stack| {
             other.links.iter().filter_map(|link| stack.leave(link, device.id()).err())
         });
-        let failed = left.chain(self.records.remove(device.id()).err()).next();
-        failed.map_or(Ok(()), |error| Err(format!("cannot forget the device before it: {error}")))
+        // all are tried, whatever fails
+        let failed: Vec<_> = claims.chain(self.records.remove(device.id()).err()).collect();
+        let told = |error: &io::Error| Err(format!("cannot forget the device before it: {error}"));
+        failed.first().map_or(Ok(()), told)
     }
 
     /// Locks the disk of an event, so that nobody changes it while it is looked at. What the kernel has
