@@ -140,6 +140,30 @@ int mapdevfs_copy_attr(struct mapdevfs_idmap *idmap, struct inode *inode,
 	return 0;
 }
 
+/**
+ * mapdevfs_listxattr() - which extended attributes there are
+ * @dentry: what is asked about
+ * @list: where their names go, each with its NUL
+ * @size: room for them, or 0 to ask how much they need
+ *
+ * Return: bytes of their names, or -ERANGE when there is no room for them.
+ */
+ssize_t mapdevfs_listxattr(struct dentry *dentry, char *list, size_t size)
+{
+	static const char name[] = XATTR_NAME_POSIX_ACL_ACCESS;
+	struct posix_acl *acl;
+
+	acl = get_cached_acl(d_inode(dentry), ACL_TYPE_ACCESS);
+	if (!acl)
+		return 0;
+	posix_acl_release(acl);
+	if (size && size < sizeof(name))
+		return -ERANGE;
+	if (size)
+		memcpy(list, name, sizeof(name));
+	return sizeof(name);
+}
+
 /* in the map: the mode is the name's, which stays */
 static void restore_mode(struct mapdevfs_inode *mi,
 			 const struct mapdev_copy *now)

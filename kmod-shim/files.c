@@ -40,6 +40,14 @@ static bool charge(long pages)
 	return true;
 }
 
+/* a file that seems to have no blocks is all hole to who copies it */
+static void show_charged(struct inode *inode)
+{
+	loff_t pages = pages_of(i_size_read(inode));
+
+	inode_set_bytes(inode, pages << PAGE_SHIFT);
+}
+
 /**
  * mapdevfs_resize() - truncate a file, or make it longer
  * @inode: the file, its i_rwsem held
@@ -52,6 +60,7 @@ int mapdevfs_resize(struct inode *inode, loff_t size)
 	if (!charge(pages_of(size) - pages_of(i_size_read(inode))))
 		return -ENOSPC;
 	truncate_setsize(inode, size);
+	show_charged(inode);
 	return 0;
 }
 
@@ -70,6 +79,7 @@ static ssize_t write_charged(struct kiocb *iocb, struct iov_iter *from)
 	ret = __generic_file_write_iter(iocb, from);
 	/* less may have been written */
 	charge(pages_of(i_size_read(inode)) - after);
+	show_charged(inode);
 	return ret;
 }
 

@@ -377,7 +377,7 @@ int mapdevfs_setattr(struct mapdevfs_idmap *idmap, struct dentry *dentry,
 const struct inode_operations mapdevfs_node_iops = {
 	.permission	= mapdevfs_may,
 	.setattr	= mapdevfs_setattr,
-	.listxattr	= generic_listxattr,
+	.listxattr	= mapdevfs_listxattr,
 	.set_acl	= mapdevfs_set_acl,
 };
 

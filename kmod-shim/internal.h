@@ -257,6 +257,7 @@ int mapdevfs_may(struct mapdevfs_idmap *idmap, struct inode *inode, int mask);
 /* acl.c */
 int mapdevfs_copy_attr(struct mapdevfs_idmap *idmap, struct inode *inode,
 		       const struct iattr *iattr);
+ssize_t mapdevfs_listxattr(struct dentry *dentry, char *list, size_t size);
 void mapdevfs_meet_acls(struct inode *inode);
 void mapdevfs_settle_acls(void);
 void mapdevfs_end_acls(void);

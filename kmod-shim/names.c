@@ -293,6 +293,6 @@ const struct inode_operations mapdevfs_dir_iops = {
 	.rmdir		= mapdevfs_rmdir,
 	.rename		= mapdevfs_rename,
 	.setattr	= mapdevfs_setattr,
-	.listxattr	= generic_listxattr,
+	.listxattr	= mapdevfs_listxattr,
 	.set_acl	= mapdevfs_set_acl,
 };

@@ -115,11 +115,14 @@ static bool is_filled(const struct inode *inode)
 }
 
 /*
+ * The waits have functions of their own, so that /proc/PID/wchan tells which
+ * of them an open is in.
+ *
  * Asks for a module and waits until modprobe has ended, killable. What is left
  * of the time goes back into @left. 0 when it ended well, -ENXIO when not, or
  * -ETIMEDOUT, -EINTR or -ENOMEM.
  */
-static int wait_for_load(const char *alias, long *left)
+static noinline int wait_for_load(const char *alias, long *left)
 {
 	struct load *load = get_load(alias);
 	int err;
@@ -146,7 +149,8 @@ static int give_up(int err)
 }
 
 /* waits for the module and then for the daemon, together no longer than that */
-static int wait_for_number(const struct inode *inode, const char *alias)
+static noinline int wait_for_number(const struct inode *inode,
+				    const char *alias)
 {
 	long left = msecs_to_jiffies(READ_ONCE(open_timeout_ms));
 	int err = wait_for_load(alias, &left);

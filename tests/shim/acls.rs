@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use mapdev::map::kernel::Kernel;
 use mapdev::map::shim::{self, Told};
 use mapdev::map::{Kind, Node};
-use rustix::fs::{XattrFlags, getxattr, setxattr};
+use rustix::fs::{XattrFlags, getxattr, listxattr, listxattr_query, setxattr};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
@@ -195,6 +195,39 @@ fn acls_end_with_the_last_mount_and_the_mode_is_as_before() {
     shim::mount_at(&world.root).unwrap();
     assert!(!has_acl(&world.path("null")));
     assert_eq!(mode(&world, "null"), 0o640);
+}
+
+fn listed(path: &Path) -> Vec<u8> {
+    let mut room = [0; 64];
+    let len = listxattr(path, &mut room).unwrap();
+    room[..len].to_vec()
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn an_acl_is_listed_where_there_is_one_and_nowhere_else() {
+    let mut world = World::new();
+    world.put("net/null", &char_device(1, 3, 0o640));
+    world.put("net/pending", &pending("no-such-module", false, 0o640));
+    fs::create_dir(world.path("mine")).unwrap();
+    fs::write(world.path("mine/file"), b"").unwrap();
+    let name = format!("{NAME}\0").into_bytes();
+    for what in ["net", "net/null", "net/pending", "mine/file", "mine"] {
+        let path = world.path(what);
+        assert_eq!(listed(&path), b"", "{what}");
+        grant(&path, 4);
+        assert_eq!(listed(&path), name, "{what}");
+        let len = listxattr_query(&path).unwrap();
+        assert_eq!(len, name.len(), "{what}");
+        let mut short = vec![0_u8; len - 1];
+        assert_eq!(listxattr(&path, &mut short[..]).unwrap_err(), Errno::RANGE, "{what}");
+        let mut exact = vec![0_u8; len];
+        assert_eq!(listxattr(&path, &mut exact[..]).unwrap(), len, "{what}");
+        rustix::fs::removexattr(&path, NAME).unwrap();
+        assert_eq!(listed(&path), b"", "{what}");
+    }
+    fs::remove_file(world.path("mine/file")).unwrap();
+    fs::remove_dir(world.path("mine")).unwrap();
 }
 
 #[test]

@@ -2,33 +2,15 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
-use super::world::{World, errno, null, seconds};
-
-/// A module parameter, set back at the end.
-struct Parameter {
-    path: &'static str,
-    before: String,
-}
-
-impl Parameter {
-    fn set(path: &'static str, value: u32) -> Self {
-        let before = fs::read_to_string(path).unwrap();
-        fs::write(path, value.to_string()).unwrap();
-        Self { path, before }
-    }
-}
-
-impl Drop for Parameter {
-    fn drop(&mut self) {
-        fs::write(self.path, self.before.trim()).unwrap();
-    }
-}
+use super::world::{Parameter, World, errno, null, seconds};
 
 fn free_kib(place: &Path) -> u64 {
     let stat = rustix::fs::statfs(place).unwrap();
@@ -38,7 +20,7 @@ fn free_kib(place: &Path) -> u64 {
 #[test]
 #[ignore = "in the virtual machine"]
 fn files_have_room_up_to_a_limit_that_they_share() {
-    let _limit = Parameter::set("/sys/module/mapdevfs/parameters/max_files_kib", 1024);
+    let _limit = Parameter::set("max_files_kib", 1024);
     let world = World::new();
     let (first, second) = (world.path("first"), world.path("second"));
     fs::write(&first, vec![1; 700 << 10]).unwrap();
@@ -61,8 +43,35 @@ fn files_have_room_up_to_a_limit_that_they_share() {
 
 #[test]
 #[ignore = "in the virtual machine"]
+fn a_file_has_blocks_for_its_bytes_and_no_hole_where_it_has_data() {
+    let world = World::new();
+    let path = world.path("file");
+    let pages = |bytes: u64| bytes.next_multiple_of(4096) / 512;
+    let blocks = || fs::metadata(&path).unwrap().blocks();
+    fs::write(&path, b"").unwrap();
+    assert_eq!(blocks(), 0);
+    fs::write(&path, vec![1; 300_000]).unwrap();
+    assert_eq!(blocks(), pages(300_000));
+    let file = File::options().read(true).append(true).open(&path).unwrap();
+    assert_eq!(seek(&file, SeekFrom::Data(0)).unwrap(), 0);
+    assert_eq!(seek(&file, SeekFrom::Hole(0)).unwrap(), 300_000);
+    (&file).write_all(&[1; 4096]).unwrap();
+    assert_eq!(blocks(), pages(304_096));
+    file.set_len(5000).unwrap();
+    assert_eq!(blocks(), pages(5000));
+    // what it has room for is no hole, so that nothing written into it later is left out
+    file.set_len(1 << 20).unwrap();
+    assert_eq!(blocks(), pages(1 << 20));
+    assert_eq!(seek(&file, SeekFrom::Data(5000)).unwrap(), 5000);
+    file.set_len(0).unwrap();
+    assert_eq!(blocks(), 0);
+    fs::remove_file(&path).unwrap();
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
 fn userspace_makes_no_more_names_than_a_limit() {
-    let _limit = Parameter::set("/sys/module/mapdevfs/parameters/max_names", 4);
+    let _limit = Parameter::set("max_names", 4);
     let mut world = World::new();
     for n in 0..4 {
         fs::create_dir(world.path(&format!("dir{n}"))).unwrap();

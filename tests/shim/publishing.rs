@@ -2,12 +2,18 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use mapdev::map::MapWriter;
 use mapdev::map::kernel::{Kernel, Published, Since};
-use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, ftruncate, memfd_create};
+use mapdev::map::shim;
+use rustix::fs::{
+    CWD, FileType, MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, ftruncate, memfd_create,
+    mknodat,
+};
 use rustix::io::Errno;
 
 use super::world::{World, char_device, device, errno, names, null};
@@ -69,6 +75,8 @@ fn a_publication_that_is_out_of_date_is_refused() {
     assert_eq!(publish(before + 1), Published::Done);
 }
 
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
 fn memory(mode: u32, seals: SealFlags, from: &World) -> OwnedFd {
     let fd = memfd_create(c"other", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
     fchmod(&fd, Mode::from_raw_mode(mode)).unwrap();
@@ -83,9 +91,75 @@ fn memory(mode: u32, seals: SealFlags, from: &World) -> OwnedFd {
 
 #[test]
 #[ignore = "in the virtual machine"]
+fn attributes_that_were_changed_since_the_copy_are_carried_over_and_counted_on() {
+    let mut world = World::new();
+    world.put("null", &null());
+    let (path, len) = (world.path("null"), world.map.stats().bytes);
+    let copies = [memory(0o400, SEALS, &world), memory(0o400, SEALS, &world)];
+    let mut shim = world.map.detach_kernel().unwrap();
+    chown(&path, Some(7), Some(8)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    let count = || device().stats().unwrap().chg;
+    let before = count();
+    let ended = shim.publish(copies[0].as_fd(), len, Since::CarriedOver).unwrap();
+    assert_eq!(ended, Published::Done);
+    assert_eq!(world.mode("null"), (0o640, 7, 8));
+    assert_eq!(count(), before, "the copy has an older count");
+    let ended = shim.publish(copies[1].as_fd(), len, Since::Unchanged(before)).unwrap();
+    assert_eq!(ended, Published::Done);
+    assert_eq!(world.mode("null"), (0o666, 0, 0), "nothing is carried that was not asked for");
+    assert_eq!(count(), before);
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_new_publisher_hears_nothing_that_the_last_one_was_told() {
+    let mut world = World::new();
+    world.put("null", &null());
+    let memory = world.map.as_fd().try_clone_to_owned().unwrap();
+    let len = world.map.stats().bytes;
+    chown(world.path("null"), Some(1), None).unwrap();
+    drop((world.map.detach_kernel(), world.events.take()));
+    let mut shim = device();
+    shim.publish(memory.as_fd(), len, Since::Lost).unwrap();
+    let events = shim.events().unwrap();
+    assert_eq!(events.take().unwrap(), []);
+    chown(world.path("null"), Some(2), None).unwrap();
+    assert_eq!(events.take().unwrap().len(), 1);
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn only_root_of_the_machine_opens_the_control_device_whatever_its_mode() {
+    let place = tempfile::tempdir().unwrap();
+    let every_one = |path: &Path| {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    };
+    every_one(place.path());
+    let (node, number) = (place.path().join("mapdev"), fs::metadata(shim::DEVICE).unwrap().rdev());
+    mknodat(CWD, &node, FileType::CharacterDevice, Mode::from_raw_mode(0o600), number).unwrap();
+    every_one(&node);
+    let script = format!("test \"$(id -u)\" = $0 && exec 3<> {}", node.display());
+    let open = |program: &str, words: &[&str], user: u32| {
+        let mut shell = Command::new(program);
+        shell.args(words).args(["-c", &script, &user.to_string()]).uid(user).gid(user);
+        let ended = shell.output().unwrap();
+        (ended.status.success(), String::from_utf8(ended.stderr).unwrap())
+    };
+    assert_eq!(open("/bin/sh", &[], 0), (true, String::new()));
+    for (opened, said) in
+        [open("/bin/sh", &[], 1000), open("/bin/unshare", &["-U", "-r", "/bin/sh"], 0)]
+    {
+        // and not the file system's "permission denied"
+        assert!(!opened && said.contains("Operation not permitted"), "{said}");
+    }
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
 fn memory_that_others_could_write_is_refused() {
     let mut world = World::new();
-    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    let seals = SEALS;
     let len = world.map.stats().bytes;
     let mut shim = world.map.detach_kernel().unwrap();
     let mut publish = |fd: &OwnedFd, len| shim.publish(fd.as_fd(), len, Since::Lost);

@@ -72,6 +72,27 @@ impl Drop for World {
     }
 }
 
+/// A parameter of the module, set back at the end.
+pub(crate) struct Parameter {
+    path: PathBuf,
+    before: String,
+}
+
+impl Parameter {
+    pub(crate) fn set(name: &str, value: u32) -> Self {
+        let path = Path::new("/sys/module/mapdevfs/parameters").join(name);
+        let before = fs::read_to_string(&path).unwrap();
+        fs::write(&path, value.to_string()).unwrap();
+        Self { path, before }
+    }
+}
+
+impl Drop for Parameter {
+    fn drop(&mut self) {
+        fs::write(&self.path, self.before.trim()).unwrap();
+    }
+}
+
 /// How long a stress lasts.
 pub(crate) fn seconds() -> Duration {
     let seconds = std::env::var("SHIM_SECONDS").ok().and_then(|text| text.parse().ok());
