@@ -266,9 +266,9 @@ fn explain_tells_each_step_and_which_one_stands() {
 fn the_map_is_read_through_the_daemons_descriptor() {
     let (bus, _fake) = with_daemon();
     let dump = bus.run(&["map", "dump"]);
-    let expected = "drwxr-xr-x\t0\t0\t-\t-\tserial\t\t\t\n\
-                    lrwxrwxrwx\t0\tdialout\t-\tlive\tserial/\\x1b[2J\t../ttyUSB0\t\t\n\
-                    crw-rw----\t0\tdialout\t188:0\tlive\tttyUSB0\t\t\t\n";
+    let expected = "drwxr-xr-x\troot\troot\t-\t-\tserial\t\t\t\n\
+                    lrwxrwxrwx\troot\tdialout\t-\tlive\tserial/\\x1b[2J\t../ttyUSB0\t\t\n\
+                    crw-rw----\troot\tdialout\t188:0\tlive\tttyUSB0\t\t\t\n";
     assert_eq!((dump.out.as_str(), dump.err.as_str()), (expected, ""));
     let json = bus.run(&["map", "dump", "--json"]).json();
     assert_eq!(json[1]["target"], "../ttyUSB0");

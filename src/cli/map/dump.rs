@@ -1,6 +1,7 @@
 //! `mapdevctl map dump`: the names of the map, and what the daemon knows of them beside.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use serde_json::json;
 use zbus::fdo::ObjectManagerProxy;
@@ -17,6 +18,7 @@ use crate::map::Entry;
 use crate::map::layout::{
     E_BUILTIN, E_LIVE, E_MODULE, E_PENDING, S_IFBLK, S_IFDIR, S_IFLNK, S_IFMT,
 };
+use crate::rules::names::Names;
 
 pub(super) async fn show(
     session: &Session,
@@ -27,6 +29,8 @@ pub(super) async fn show(
     let mut known = Known::ask(session).await;
     if numeric {
         (known.users, known.groups) = Default::default();
+    } else {
+        known.add_accounts(&Names::load(Path::new("/")), entries);
     }
     if output.is_json() {
         let rows = entries.iter().map(|(path, entry)| as_json(path, entry, &known));
@@ -101,7 +105,8 @@ fn as_json(path: &[u8], entry: &Entry, known: &Known) -> serde_json::Value {
 /// What the daemon knows and the map has not; empty where it cannot say.
 #[derive(Debug, Default)]
 struct Known {
-    /// Names of users and groups, as far as some device has them.
+    /// Names of users and groups: what the daemon calls a device's, and for the many names without a device
+    /// what this machine's files say, read as the daemon reads them.
     users: HashMap<u32, String>,
     groups: HashMap<u32, String>,
     /// By name below /dev, as it is shown.
@@ -150,6 +155,17 @@ impl Known {
         known
     }
 
+    fn add_accounts(&mut self, files: &Names, entries: &[(Vec<u8>, Entry)]) {
+        for (uid, gid) in entries.iter().map(|(_, entry)| (entry.fields.uid, entry.fields.gid)) {
+            if let Some(name) = files.user_name(uid) {
+                self.users.entry(uid).or_insert_with(|| name.to_owned());
+            }
+            if let Some(name) = files.group_name(gid) {
+                self.groups.entry(gid).or_insert_with(|| name.to_owned());
+            }
+        }
+    }
+
     async fn ask_devices(&mut self, session: &Session) {
         let builder = ObjectManagerProxy::builder(session.connection());
         let Ok(manager) = builder.destination("org.mapdev1").path(ROOT).build().await else {
@@ -172,7 +188,7 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use super::{Hand, Known, Module, row};
+    use super::{Hand, Known, Module, Names, row};
     use crate::map::Entry;
     use crate::map::layout::{E_LIVE, E_MODULE, E_PENDING, S_IFBLK, S_IFLNK};
 
@@ -193,6 +209,23 @@ mod tests {
         let link = entry(S_IFLNK | 0o777, E_LIVE, 0, b"../x\x1b");
         let expected = ["lrwxrwxrwx", "0", "disk", "-", "live", "disk/a", "../x\\x1b", "", ""];
         assert_eq!(row(b"disk/a", &link, &names), expected);
+    }
+
+    #[test]
+    fn an_owner_that_no_device_has_is_called_as_the_files_call_it() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("etc/passwd"), "alice:x:1000:1000::/:/bin/sh\n").unwrap();
+        std::fs::write(root.path().join("etc/group"), "disk:x:6:\nnet:x:7:\n").unwrap();
+        let mut tun = entry(S_IFBLK | 0o600, E_MODULE, 10 << 20 | 200, b"");
+        tun.fields.uid = 1000;
+        let entries = [(b"net/tun".to_vec(), tun)];
+        let mut known = Known::default();
+        known.add_accounts(&Names::load(root.path()), &entries);
+        assert_eq!(row(&entries[0].0, &entries[0].1, &known)[1..3], ["alice", "disk"]);
+        known.groups.insert(6, "disks".to_owned());
+        known.add_accounts(&Names::load(root.path()), &entries);
+        assert_eq!(known.groups[&6], "disks", "the daemon's word counts");
     }
 
     #[test]
