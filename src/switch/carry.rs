@@ -6,11 +6,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::plan::Step;
-use super::survey::{ACL, Found, What, below, magic};
+use super::survey::{Found, What, below, magic};
+use super::xattrs;
 use crate::modules::lease;
 
 /// How a step ended.
@@ -37,7 +38,7 @@ pub(super) fn step(
 ) -> io::Result<Carried> {
     match step {
         Step::Remove { folder } => remove(to, path, *folder)?,
-        Step::Make(found) => make(to, path, found)?,
+        Step::Make(found) => make(from, to, path, found)?,
         Step::Copy(found) => {
             if !copy(from, to, path, found)? {
                 place(to, path, false)?;
@@ -49,7 +50,7 @@ pub(super) fn step(
             return Ok(Carried::Mount);
         }
         Step::Place { folder } => place(to, path, *folder)?,
-        Step::Attributes(found) => attributes(to, path, found)?,
+        Step::Attributes(found) => attributes(from, to, path, found)?,
     }
     Ok(Carried::Done)
 }
@@ -70,7 +71,7 @@ fn remove(to: BorrowedFd<'_>, path: &[u8], folder: bool) -> io::Result<()> {
     }
 }
 
-fn make(to: BorrowedFd<'_>, path: &[u8], found: &Found) -> io::Result<()> {
+fn make(from: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &[u8], found: &Found) -> io::Result<()> {
     let (above, name) = parent(to, path)?;
     // nobody but root sees it before it has its owner
     match &found.what {
@@ -82,26 +83,24 @@ fn make(to: BorrowedFd<'_>, path: &[u8], found: &Found) -> io::Result<()> {
         }
         What::Fifo | What::Socket | What::File { .. } => return place(to, path, false),
     }
-    attributes(to, path, found)
+    attributes(from, to, path, found)
 }
 
-fn attributes(to: BorrowedFd<'_>, path: &[u8], found: &Found) -> io::Result<()> {
+fn attributes(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    path: &[u8],
+    found: &Found,
+) -> io::Result<()> {
     let fd = below(to, path, OFlags::PATH)?;
     let (uid, gid) = (Uid::from_raw(found.uid), Gid::from_raw(found.gid));
     fs::chownat(&fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
-    if matches!(found.what, What::Link(_)) {
-        return Ok(());
+    if !matches!(found.what, What::Link(_)) {
+        // chmod takes no O_PATH descriptor; its name in /proc does. After chown, which clears set-id bits
+        fs::chmod(magic(fd.as_fd()), Mode::from_raw_mode(found.mode))?;
     }
-    // chmod takes no O_PATH descriptor; its name in /proc does. After chown, which clears set-id bits
-    fs::chmod(magic(fd.as_fd()), Mode::from_raw_mode(found.mode))?;
-    let set = match &found.acl {
-        Some(acl) => fs::setxattr(magic(fd.as_fd()), ACL, acl, XattrFlags::empty()),
-        None => match fs::removexattr(magic(fd.as_fd()), ACL) {
-            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
-            done => done,
-        },
-    };
-    Ok(set?)
+    // after both: chown takes a file's capabilities away
+    xattrs::give(from, fd.as_fd(), path, &found.xattrs)
 }
 
 fn place(to: BorrowedFd<'_>, path: &[u8], folder: bool) -> io::Result<()> {
@@ -131,6 +130,6 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &[u8], found: &Found) ->
         OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut copy = File::from(fs::openat(above, name, flags, Mode::RUSR | Mode::WUSR)?);
     io::copy(&mut source, &mut copy)?;
-    attributes(to, path, found)?;
+    attributes(from, to, path, found)?;
     Ok(true)
 }

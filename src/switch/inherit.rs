@@ -29,9 +29,10 @@ impl Left {
     /// Owner and mode of a device's node; `None` if it was not there.
     #[must_use]
     pub fn of(&self, name: &[u8], devnum: Devnum) -> Option<Permissions> {
-        let Found { mode, uid, gid, acl, .. } = self.node(name, devnum)?;
+        let found = self.node(name, devnum)?;
+        let Found { mode, uid, gid, .. } = found;
         // beside a list, these bits are what it gives at most, and not what the group has
-        let mode = if acl.is_some() { mode & !0o070 } else { *mode };
+        let mode = if found.has_acl() { mode & !0o070 } else { *mode };
         Some(Permissions { uid: *uid, gid: *gid, mode })
     }
 
@@ -58,8 +59,7 @@ impl Left {
         nodes: impl Iterator<Item = (&'a [u8], Devnum)>,
     ) -> Vec<String> {
         let found = |(name, devnum)| Some((name, self.node(name, devnum)?));
-        let listed: Vec<_> =
-            nodes.filter_map(found).filter(|(_, found)| found.acl.is_some()).collect();
+        let listed: Vec<_> = nodes.filter_map(found).filter(|(_, found)| found.has_acl()).collect();
         if listed.is_empty() {
             return Vec::new();
         }

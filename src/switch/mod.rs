@@ -11,6 +11,7 @@ pub mod mounts;
 mod plan;
 mod stage;
 mod survey;
+mod xattrs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -34,6 +35,9 @@ pub const AWAIT: Duration = Duration::from_secs(3);
 
 /// How often it is looked; nothing tells of either.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// How many names are listed that cannot be carried; the rest is counted.
+const LISTED: usize = 20;
 
 /// What is to be seen on /dev.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +106,16 @@ impl std::error::Error for Refused {
             Self::Busy | Self::Cannot(_) => None,
         }
     }
+}
+
+/// A list that somebody can read.
+fn shortened(mut names: Vec<String>) -> Vec<String> {
+    let more = names.len().saturating_sub(LISTED);
+    if more > 0 {
+        names.truncate(LISTED);
+        names.push(format!("and {more} more"));
+    }
+    names
 }
 
 /// Makes `wanted` what is seen on `dev`, in this process's mount namespace and those that follow it; waits
@@ -246,15 +260,17 @@ impl<'a> Switch<'a> {
         if problems.is_empty() {
             problems = self.carry(&planned.steps);
         }
-        if problems.is_empty() { Ok(()) } else { Err(Refused::Cannot(problems)) }
+        if problems.is_empty() { Ok(()) } else { Err(Refused::Cannot(shortened(problems))) }
     }
 
     fn plan(&mut self) -> io::Result<Plan> {
         self.before = survey(self.from.as_fd())?;
-        Ok(self.planned(&self.before, &survey(self.to.as_fd())?, self.wanted == Wanted::Devtmpfs))
+        let to = survey(self.to.as_fd())?;
+        Ok(self.planned(&self.before, to, self.wanted == Wanted::Devtmpfs))
     }
 
-    fn planned(&self, from: &Survey, to: &Survey, clean: bool) -> Plan {
+    fn planned(&self, from: &Survey, mut to: Survey, clean: bool) -> Plan {
+        xattrs::settle_labels((self.from.as_fd(), from), (self.to.as_fd(), &mut to));
         let folder = |path: &Vec<u8>| {
             self.before.get(path).is_none_or(|found| found.what == survey::What::Folder)
         };
@@ -270,7 +286,7 @@ impl<'a> Switch<'a> {
             to_map: self.wanted == Wanted::Map,
             clean,
         };
-        plan(from, to, &facts)
+        plan(from, &to, &facts)
     }
 
     /// Does the steps, all of them, and tells which failed.
@@ -322,7 +338,7 @@ impl<'a> Switch<'a> {
                 Err(error) => problems.push(format!("{}: {error}", path.escape_ascii())),
             }
         }
-        if problems.is_empty() { Ok(()) } else { Err(Refused::Cannot(problems)) }
+        if problems.is_empty() { Ok(()) } else { Err(Refused::Cannot(shortened(problems))) }
     }
 
     /// Carries what was made in the old one while the new one was prepared.
@@ -336,13 +352,14 @@ impl<'a> Switch<'a> {
         let news: Survey =
             from.into_iter().filter(|(path, now)| self.before.get(path) != Some(now)).collect();
         let objects = self.objects.clone();
-        let planned = self.planned(&news, &to, false);
+        let planned = self.planned(&news, to, false);
         let failed = self.carry(&planned.steps);
         let unmounted = self.objects.difference(&objects);
         let unmounted = unmounted.map(|path| {
             format!("{}: came while /dev was switched, and is left behind", path.escape_ascii())
         });
-        self.done.late = planned.problems.into_iter().chain(failed).chain(unmounted).collect();
+        let late = planned.problems.into_iter().chain(failed).chain(unmounted);
+        self.done.late = shortened(late.collect());
     }
 }
 
@@ -353,4 +370,18 @@ fn is_device(sysfs: &Path, name: &[u8], block: bool, number: u64) -> bool {
     let file = sysfs.join(format!("dev/{kind}/{major}:{minor}/uevent"));
     let said = fs::read(file).unwrap_or_default();
     said.split(|byte| *byte == b'\n').any(|line| line.strip_prefix(b"DEVNAME=") == Some(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_ends_with_how_many_more_there_are() {
+        let names = |count: usize| (0..count).map(|n| format!("{n}: why")).collect::<Vec<_>>();
+        assert_eq!(shortened(names(LISTED)), names(LISTED));
+        let short = shortened(names(LISTED + 7));
+        assert_eq!(short.len(), LISTED + 1);
+        assert_eq!((&*short[0], &*short[LISTED]), ("0: why", "and 7 more"));
+    }
 }

@@ -5,8 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::survey::{Found, Survey, What};
+use super::xattrs::ACL;
 
-/// The largest file that is copied; one that is larger, open or linked twice is mounted.
+/// The largest file that is copied; one that is larger, open, linked twice or has extended attributes beside
+/// an access list is mounted.
 const COPY_MAX: u64 = 1024 * 1024;
 
 /// How the name of a link or node ends that the daemon has not put at its place yet.
@@ -97,7 +99,7 @@ impl Plan {
     fn name(&mut self, path: &[u8], here: &Found, there: Option<&Found>, facts: &Facts<'_>) {
         let Some(there) = there else { return self.missing(path, here, facts) };
         let settled = (here.mode, here.uid, here.gid) == (there.mode, there.uid, there.gid)
-            && here.acl == there.acl;
+            && here.xattrs == there.xattrs;
         let attributes = |plan: &mut Self| {
             if !settled {
                 plan.push(path, Step::Attributes(here.clone()));
@@ -105,7 +107,11 @@ impl Plan {
         };
         match (&here.what, &there.what) {
             (What::Folder, What::Folder) => attributes(self),
-            (What::Link(ours), What::Link(theirs)) if ours == theirs => {}
+            (What::Link(ours), What::Link(theirs)) if ours == theirs => {
+                if here.xattrs != there.xattrs {
+                    attributes(self);
+                }
+            }
             // a name whose module is not loaded has no number in the map
             (What::Node { number: 0, .. }, _) => {}
             (What::Node { block, .. }, What::Node { block: other, number: 0 })
@@ -164,7 +170,10 @@ impl Plan {
     }
 
     fn file(&mut self, path: &[u8], here: &Found) {
-        let copied = matches!(here.what, What::File { size, links: 1 } if size <= COPY_MAX);
+        // a copy may not have what the other file system does not know of
+        let plain = here.xattrs.keys().all(|name| name == ACL);
+        let copied =
+            plain && matches!(here.what, What::File { size, links: 1 } if size <= COPY_MAX);
         self.push(path, if copied { Step::Copy(here.clone()) } else { Step::Mount });
     }
 }
@@ -172,11 +181,11 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::switch::xattrs::Xattrs;
 
     fn found(what: What) -> Found {
-        let acl = None;
         let object = (1, 1);
-        Found { what, mode: 0o600, uid: 0, gid: 0, acl, object }
+        Found { what, mode: 0o600, uid: 0, gid: 0, xattrs: Xattrs::new(), object }
     }
 
     fn node(number: u64) -> Found {
@@ -242,6 +251,38 @@ mod tests {
         assert_eq!((plan.steps.len(), plan.awaited), (0, vec![b"tty1".to_vec()]));
         let plan = planned(&[("tty1", node(1025))], &[("tty1", node(0))], true);
         assert_eq!(plan, Plan::default(), "its number is about to be filled in");
+    }
+
+    #[test]
+    fn other_extended_attributes_are_given_and_a_file_that_has_some_stays_the_same_object() {
+        let with = |found: Found, name: &str| {
+            let xattrs = Xattrs::from([(name.as_bytes().to_vec(), b"x".to_vec())]);
+            Found { xattrs, object: (9, 9), ..found }
+        };
+        let link = found(What::Link(b"x".to_vec()));
+        let file = found(What::File { size: 3, links: 1 });
+        let from = [
+            ("acl", with(file.clone(), "system.posix_acl_access")),
+            ("file", with(file, "user.x")),
+            ("link", with(link.clone(), "trusted.x")),
+            ("same", with(node(1), "security.x")),
+            ("tty1", with(node(1025), "security.x")),
+            ("tty2", node(1026)),
+        ];
+        let to = [
+            ("link", link),
+            ("same", with(node(1), "security.x")),
+            ("tty1", node(1025)),
+            ("tty2", with(node(1026), "user.left")),
+        ];
+        let wanted = [
+            ("acl", &Step::Copy(from[0].1.clone())),
+            ("file", &Step::Mount),
+            ("link", &Step::Attributes(from[2].1.clone())),
+            ("tty1", &Step::Attributes(from[4].1.clone())),
+            ("tty2", &Step::Attributes(node(1026))),
+        ];
+        assert_eq!(steps(&planned(&from, &to, true)), wanted);
     }
 
     #[test]

@@ -9,13 +9,10 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{self, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::xattrs::{ACL, Xattrs, listed};
+
 /// Names that one file system of devices may have; a map has at most as many.
 const NAMES_MAX: usize = 1 << 20;
-
-/// Room for an access list.
-const ACL_MAX: usize = 65536;
-
-pub(super) const ACL: &str = "system.posix_acl_access";
 
 /// What there is at a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,9 +31,15 @@ pub(super) struct Found {
     pub(super) mode: u32,
     pub(super) uid: u32,
     pub(super) gid: u32,
-    pub(super) acl: Option<Vec<u8>>,
+    pub(super) xattrs: Xattrs,
     /// File system and inode.
     pub(super) object: (u64, u64),
+}
+
+impl Found {
+    pub(super) fn has_acl(&self) -> bool {
+        self.xattrs.contains_key(ACL)
+    }
 }
 
 /// By path below the root, which is the empty path; a folder comes before what is in it.
@@ -51,7 +54,7 @@ pub(super) fn survey(root: BorrowedFd<'_>) -> io::Result<Survey> {
             continue;
         };
         if path.is_empty() {
-            all.insert(Vec::new(), found(&folder, &fs::fstat(&folder)?, What::Folder));
+            all.insert(Vec::new(), found(&folder, &fs::fstat(&folder)?, What::Folder)?);
         }
         for entry in Dir::read_from(&folder)? {
             let entry = entry?;
@@ -59,8 +62,11 @@ pub(super) fn survey(root: BorrowedFd<'_>) -> io::Result<Survey> {
             if matches!(name, b"." | b"..") {
                 continue;
             }
-            let Some(here) = gone(at(&folder, name))? else { continue };
             let full = if path.is_empty() { name.to_vec() } else { [&path, name].join(&b'/') };
+            let here = gone(at(&folder, name));
+            let here = here
+                .map_err(|error| io::Error::other(format!("`{}`: {error}", full.escape_ascii())))?;
+            let Some(here) = here else { continue };
             if here.what == What::Folder {
                 open.push(full.clone());
             }
@@ -105,29 +111,21 @@ fn at(folder: &OwnedFd, name: &[u8]) -> Result<Found, Errno> {
             What::File { size: u64::try_from(stat.st_size).unwrap_or(0), links: stat.st_nlink }
         }
     };
-    Ok(found(&fd, &stat, what))
+    found(&fd, &stat, what)
 }
 
-fn found(fd: &OwnedFd, stat: &Stat, what: What) -> Found {
-    let linked = matches!(what, What::Link(_));
-    Found {
+fn found(fd: &OwnedFd, stat: &Stat, what: What) -> Result<Found, Errno> {
+    Ok(Found {
         mode: stat.st_mode & 0o7777,
         uid: stat.st_uid,
         gid: stat.st_gid,
-        acl: if linked { None } else { acl(fd.as_fd()) },
+        xattrs: listed(fd.as_fd())?,
         object: (stat.st_dev, stat.st_ino),
         what,
-    }
+    })
 }
 
 /// Its name in /proc, for calls that take no descriptor that is only a place.
 pub(super) fn magic(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
-}
-
-fn acl(fd: BorrowedFd<'_>) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; ACL_MAX];
-    let len = fs::getxattr(magic(fd), ACL, &mut bytes[..]).ok()?;
-    bytes.truncate(len);
-    Some(bytes)
 }

@@ -1,5 +1,7 @@
 //! The map in devtmpfs's place on the machine's own /dev, and back.
 
+mod xattrs;
+
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};

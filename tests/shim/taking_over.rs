@@ -28,7 +28,7 @@ use super::world::{EPERM, absent, device, null};
 const ACL: &str = "system.posix_acl_access";
 
 /// `user::rw-, user:1000:rw-, group::---, mask::rw-, other::---`
-fn list() -> Vec<u8> {
+pub(crate) fn list() -> Vec<u8> {
     let entries: [(u16, u16, u32); 5] =
         [(1, 6, !0), (2, 6, 1000), (4, 0, !0), (16, 6, !0), (32, 0, !0)];
     let mut bytes = 2_u32.to_le_bytes().to_vec();
