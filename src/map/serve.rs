@@ -321,6 +321,22 @@ mod tests {
     }
 
     #[test]
+    fn what_was_retired_is_used_again_only_when_the_kernel_has_no_reader_of_it() {
+        let (mut map, heard) = served();
+        for n in 0..100 {
+            map.upsert(b"x", &node(n, 0o600)).unwrap();
+            assert!(map.remove(b"x"));
+        }
+        assert_eq!(map.republished, 0, "all went into the first map");
+        let said = heard.said();
+        let entries = usize::try_from(map.table.geometry.n_entries).unwrap();
+        for unread in said.split(|what| what == "sync") {
+            let taken = unread.iter().filter(|what| *what == "Came x in 1").count();
+            assert!(taken <= entries, "{taken} of {entries}");
+        }
+    }
+
+    #[test]
     fn acls_are_ended_when_a_name_is_another_devices_or_waits_for_its_own_again() {
         let (mut map, heard) = served();
         map.upsert(b"x", &node(7, 0o600)).unwrap();
