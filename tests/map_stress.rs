@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use mapdev::map::{Entry, Kind, Listing, Lookup, MapReader, MapWriter, Node};
@@ -102,46 +102,86 @@ fn read(reader: &MapReader, lookups: u64) -> Tally {
     tally
 }
 
-#[test]
-fn a_million_lookups_under_a_writer_are_whole_and_miss_nothing() {
+/// Changes the map until it is told to stop, and counts the rounds.
+fn write(map: &mut MapWriter, stop: &AtomicBool) -> u64 {
+    let (mut n, mut rounds) = (0_u32, 0);
+    while !stop.load(Ordering::Relaxed) {
+        n = n.wrapping_add(1);
+        let name = n.wrapping_mul(7) % NAMES;
+        map.upsert(path(name).as_bytes(), &state(name, n % 4096)).unwrap();
+        map.upsert(b"owner", &Node { uid: n, gid: n, ..owned() }).unwrap();
+        let comes = Kind::Char { major: 1, minor: 77 };
+        map.upsert(b"comes", &Node { kind: comes, ..owned() }).unwrap();
+        let passing = format!("dir3/passing{}", n % 5);
+        map.upsert(passing.as_bytes(), &owned()).unwrap();
+        assert!(map.remove(passing.as_bytes()) && map.remove(b"comes"));
+        assert!(!map.take_replaced(), "the map is large enough");
+        rounds += 1;
+    }
+    rounds
+}
+
+/// Prepares a reading of a map, and has it done beside a writer.
+fn beside_a_writer(lookups: u64, read: impl FnOnce(&MapWriter) -> Reading) {
     let mut map = MapWriter::create(256).unwrap();
     for name in 0..NAMES {
         map.upsert(path(name).as_bytes(), &state(name, 0)).unwrap();
     }
     map.upsert(b"owner", &owned()).unwrap();
-    let reader = MapReader::open(map.read_only_fd().unwrap()).unwrap();
-    let (stop, flips) = (AtomicBool::new(false), AtomicU64::new(0));
-    let started = Instant::now();
-    let tally = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut n = 0_u32;
-            while !stop.load(Ordering::Relaxed) {
-                n = n.wrapping_add(1);
-                let name = n.wrapping_mul(7) % NAMES;
-                map.upsert(path(name).as_bytes(), &state(name, n % 4096)).unwrap();
-                map.upsert(b"owner", &Node { uid: n, gid: n, ..owned() }).unwrap();
-                let comes = Kind::Char { major: 1, minor: 77 };
-                map.upsert(b"comes", &Node { kind: comes, ..owned() }).unwrap();
-                let passing = format!("dir3/passing{}", n % 5);
-                map.upsert(passing.as_bytes(), &owned()).unwrap();
-                assert!(map.remove(passing.as_bytes()) && map.remove(b"comes"));
-                assert!(!map.take_replaced(), "the map is large enough");
-                flips.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        let tally = read(&reader, LOOKUPS);
+    let reading = read(&map);
+    let (stop, started) = (AtomicBool::new(false), Instant::now());
+    let (tally, rounds) = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write(&mut map, &stop));
+        let tally = reading();
         stop.store(true, Ordering::Relaxed);
-        tally
+        (tally, writer.join().unwrap())
     });
-    let flips = flips.load(Ordering::Relaxed);
     let took = started.elapsed().as_secs_f64();
-    println!("{LOOKUPS} look-ups in {took:.2} s under {flips} rounds; {} busy", tally.busy);
+    println!("{lookups} look-ups in {took:.2} s under {rounds} rounds; {} busy", tally.busy);
     assert_eq!(tally.torn + tally.torn_owner, 0, "torn entries");
     assert_eq!(tally.absent, 0, "false absences");
     assert_eq!(tally.missed, 0, "listings that miss a name");
-    assert!(flips > 1000, "the writer was at work: {flips}");
-    assert!(tally.found > LOOKUPS * 9 / 10, "{} found, {} busy", tally.found, tally.busy);
+    assert!(rounds > 1000, "the writer was at work: {rounds}");
+    assert!(tally.found > lookups * 9 / 10, "{} found, {} busy", tally.found, tally.busy);
+    let reader = MapReader::open(map.read_only_fd().unwrap()).unwrap();
     assert_eq!(reader.verify(), Vec::<String>::new());
+}
+
+type Reading = Box<dyn FnOnce() -> Tally>;
+
+#[test]
+fn a_million_lookups_under_a_writer_are_whole_and_miss_nothing() {
+    beside_a_writer(LOOKUPS, |map| {
+        let reader = MapReader::open(map.read_only_fd().unwrap()).unwrap();
+        Box::new(move || read(&reader, LOOKUPS))
+    });
+}
+
+#[test]
+fn the_kernels_reader_sees_whole_entries_under_a_writer_and_misses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("reader");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/map_stress.c");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", source, "-o"]);
+    let built = compiler.arg(&program).output().unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    // several times as fast
+    let lookups = 8 * LOOKUPS;
+    beside_a_writer(lookups, |map| {
+        let mut command = Command::new(&program);
+        command.arg(lookups.to_string()).stdin(Stdio::from(map.read_only_fd().unwrap()));
+        Box::new(move || {
+            let said = command.output().unwrap();
+            assert!(said.status.success(), "{said:?}");
+            let said = String::from_utf8(said.stdout).unwrap();
+            let counts: Vec<u64> = said.split_whitespace().map(|n| n.parse().unwrap()).collect();
+            let [found, busy, torn, absent, torn_owner, missed] = counts[..] else {
+                panic!("{said}")
+            };
+            Tally { found, busy, torn, absent, torn_owner, missed }
+        })
+    });
 }
 
 /// Opens standard input anew through /proc as uid 65534, with a shell's redirection.
