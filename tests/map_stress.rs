@@ -1,5 +1,9 @@
 //! The map between processes' mappings under load, and who may open its memory.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test prints its figures, and has failed when it cannot go on"
+)]
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;

@@ -39,7 +39,10 @@ enum What {
         place: PathBuf,
     },
     /// Unmount the map from a directory; on /dev, devtmpfs takes its place again
-    Detach { place: PathBuf },
+    Detach {
+        /// Where it is mounted
+        place: PathBuf,
+    },
 }
 
 pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Failure> {
