@@ -12,6 +12,7 @@ use rustix::fs::{rename, setxattr};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount_remount};
 
+use super::acls::rights;
 use super::c4_loads::{is_loaded, pending, unload};
 use super::world::{World, null};
 
@@ -26,7 +27,9 @@ fn what_else_devtmpfs_can_is_refused_and_not_half_done() {
     fs::write(&other, b"").unwrap();
     let label = |path: &Path, name| setxattr(path, name, b"x", XattrFlags::empty()).unwrap_err();
     assert_eq!(label(&file, "user.name"), Errno::OPNOTSUPP);
-    assert_eq!(label(&dir, "system.posix_acl_default"), Errno::OPNOTSUPP);
+    let default = "system.posix_acl_default";
+    let refusal = setxattr(&dir, default, &rights(4), XattrFlags::empty()).unwrap_err();
+    assert_eq!(refusal, Errno::OPNOTSUPP);
     for path in [&file, &dir, &node] {
         assert_eq!(label(path, "trusted.name"), Errno::OPNOTSUPP);
         assert_eq!(label(path, "security.name"), Errno::OPNOTSUPP);
