@@ -89,10 +89,10 @@ settled() {
     echo change >/sys/class/mem/full/uevent && timeout 20 udevadm settle && [ ! -e /run/udev/queue ]
 }
 plugged() {
-    local unit=dev-zram0.device
-    rmmod zram 2>/dev/null
-    modprobe zram && within systemctl is-active $unit && timeout 20 udevadm wait --initialized=yes /dev/zram0 &&
-        echo 1M >/sys/block/zram0/disksize && rmmod zram && within gone $unit
+    local disk unit
+    truncate -s 1M plugged && disk=$(losetup -f --show plugged) && unit=dev-${disk#/dev/}.device &&
+        timeout 20 udevadm wait --initialized=yes "$disk" && within systemctl is-active "$unit" &&
+        losetup -d "$disk" && within gone "$unit"
 }
 gone() { is "$(systemctl is-active "$1")" inactive; }
 check "2. udevadm trigger waits until it is done" triggered
