@@ -43,7 +43,7 @@ fi
 CHECKPATCH=$source/scripts/checkpatch.pl scripts/shim.sh "$build" "$release"
 # all but costs, disks, for which this kernel has no driver, and no_memory, which comes after
 groups='c1_ c2_ c3_ c4_ c5_ c6_ acls:: held_open:: listing:: kept:: limits:: userspace:: watches::'
-groups+=' publishing:: switching:: taking_over:: successors:: daemon:: hostile:: stress::'
+groups+=' differences:: waits:: publishing:: switching:: taking_over:: successors:: daemon:: hostile:: stress::'
 export SHIM_KERNEL="$root $release" SHIM_PATIENCE=${SHIM_PATIENCE:-30} SHIM_SECONDS=${SHIM_SECONDS:-60}
 export VM_SECONDS=${VM_SECONDS:-7200}
 failed=0
