@@ -172,15 +172,14 @@ impl Workers {
         self.reinforce();
     }
 
-    /// Lets other threads work in the place of those that wait, if there is work.
+    /// Lets other threads work in the place of those that wait, if there is work. One that finds those back of
+    /// which we have not heard yet leaves at once, so that how many there are is asked once only.
     fn reinforce(&mut self) {
         let wanted = self.under_way.saturating_sub(self.waiting).min(self.count);
-        loop {
-            let threads = self.threads.load(Ordering::SeqCst);
-            let active = threads.saturating_sub(self.waiting);
-            if active >= wanted || threads >= self.count + 2 * self.waiting_max {
-                return;
-            }
+        let threads = self.threads.load(Ordering::SeqCst);
+        let active = threads.saturating_sub(self.waiting);
+        let room = (self.count + 2 * self.waiting_max).saturating_sub(threads);
+        for _ in 0..wanted.saturating_sub(active).min(room) {
             if let Err(error) = self.add(Some(IDLE)) {
                 warn!("cannot start a thread in the place of one that waits: {error}");
                 return;
