@@ -130,8 +130,11 @@ pub fn switch(
     patience: Duration,
 ) -> Result<Done, Refused> {
     let failed = |what| move |error| Refused::Io(what, error);
-    let turn = look(patience, Turn::take, Option::is_some).map_err(failed("lock out others"))?;
-    let turn = turn.ok_or(Refused::Busy)?;
+    let lock_out = failed("lock out others");
+    let turn = Turn::ask().map_err(&lock_out)?;
+    if !look(patience, || turn.has_come(), |come| *come).map_err(lock_out)? {
+        return Err(Refused::Busy);
+    }
     // what another switch changes is read after it
     let mounts = mounts::read().map_err(failed("read the mounts"))?;
     let Some(seen) = mounts::top(&mounts, dev) else {

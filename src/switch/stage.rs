@@ -20,16 +20,19 @@ pub(super) const LOCK: &str = "/run/mapdev-switch.lock";
 /// One switch at a time, whoever makes it.
 #[derive(Debug)]
 pub(super) struct Turn {
-    _lock: File,
+    lock: File,
 }
 
 impl Turn {
-    /// `None` while another one has it.
-    pub(super) fn take() -> io::Result<Option<Self>> {
-        let lock = File::create(LOCK)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Some(Self { _lock: lock })),
-            Err(TryLockError::WouldBlock) => Ok(None),
+    pub(super) fn ask() -> io::Result<Self> {
+        Ok(Self { lock: File::create(LOCK)? })
+    }
+
+    /// False while another one has it; it is ours until this is dropped.
+    pub(super) fn has_come(&self) -> io::Result<bool> {
+        match self.lock.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }

@@ -236,6 +236,7 @@ fn a_switch_waits_for_the_one_under_way() {
     let second = std::thread::spawn(|| {
         switch::switch(Path::new("/dev"), Path::new("/sys"), Wanted::Map, patient(60))
     });
+    // it has the file open for as long as it waits
     wait("one that waits", || open_files(LOCK) == 2 || second.is_finished());
     assert!(!second.is_finished());
     drop(under_way);
