@@ -85,6 +85,10 @@ impl Dispatch {
         let (mode, uid, gid) = (change.node.mode, change.node.uid, change.node.gid);
         let permissions = Permissions { uid, gid, mode };
         let by_kernel = known.by_kernel.kept(known.permissions, permissions).and(change);
+        // taken in with a change before it: told once more, a loop of chmods would leave the bus no time
+        if (permissions, by_kernel) == (known.permissions, known.by_kernel) {
+            return;
+        }
         let changed = Known { permissions, by_kernel, ..Known::clone(known) };
         let device = Arc::new(changed);
         self.table.insert(device.clone());
