@@ -11,6 +11,7 @@ use super::table::Table;
 use crate::config::{Config, Mode};
 use crate::device::DeviceId;
 use crate::device::record::Records;
+use crate::map::control::{EV_GID, EV_MODE, EV_UID};
 use crate::map::kernel::Kernel;
 use crate::map::layout::E_LIVE;
 use crate::map::serve::KernelChange;
@@ -78,8 +79,8 @@ impl Publisher {
         let same_node = old.is_some_and(|old| old.devname() == Some(name));
         self.end_other(name, devnum);
         let origin = self.static_name(name).map_or(0, names::origin);
-        let node = self.kept(name, known, map_node(known, devnum, origin));
-        if let Err(error) = self.map.upsert(name, &node) {
+        let (node, undecided) = self.kept(name, known, map_node(known, devnum, origin));
+        if let Err(error) = self.map.upsert_keeping(name, &node, undecided) {
             problems.push(format!("map: `{}`: {error}", name.escape_ascii()));
         }
         if !same_node {
@@ -191,18 +192,24 @@ impl Publisher {
         problems
     }
 
-    /// What nobody decided stays as it is, where the kernel may know better than the worker's look.
-    fn kept(&self, name: &[u8], known: &Known, node: map::Node) -> map::Node {
+    /// What nobody decided stays as it is, where the kernel may know better than the worker's look; and what
+    /// that is.
+    fn kept(&self, name: &[u8], known: &Known, node: map::Node) -> (map::Node, u32) {
         let pending = |now: &map::Node| matches!(now.kind, Kind::Pending { .. });
         let same = |now: &map::Node| self.is_served() && (now.kind == node.kind || pending(now));
-        let Some(now) = self.map.now(name).filter(same) else { return node };
+        let Some(now) = self.map.now(name).filter(same) else { return (node, 0) };
         let decision = &known.decision;
-        map::Node {
-            mode: if decision.mode.is_some() { node.mode } else { now.mode },
-            uid: if decision.owner.is_some() { node.uid } else { now.uid },
-            gid: if decision.group.is_some() { node.gid } else { now.gid },
+        let undecided = |decided: bool, bit| if decided { 0 } else { bit };
+        let undecided = undecided(decision.mode.is_some(), EV_MODE)
+            | undecided(decision.owner.is_some(), EV_UID)
+            | undecided(decision.group.is_some(), EV_GID);
+        let node = map::Node {
+            mode: if undecided & EV_MODE == 0 { node.mode } else { now.mode },
+            uid: if undecided & EV_UID == 0 { node.uid } else { now.uid },
+            gid: if undecided & EV_GID == 0 { node.gid } else { now.gid },
             ..node
-        }
+        };
+        (node, undecided)
     }
 
     pub(super) fn attach(&mut self, kernel: Box<dyn Kernel>) -> io::Result<()> {

@@ -14,7 +14,7 @@ use super::object::base;
 use super::protocol::{Attributes, CellState, Table};
 use super::region::Region;
 use super::shim::AttributeChange;
-use super::writer::{MapError, MapWriter};
+use super::writer::{Change, MapError, MapWriter};
 use super::{Kind, Node};
 
 /// Publications that may be overtaken by a chmod before the kernel copies the attributes itself.
@@ -64,6 +64,29 @@ impl MapWriter {
     /// Goes on without the kernel, which keeps what it has.
     pub fn detach_kernel(&mut self) -> Option<Box<dyn Kernel>> {
         self.kernel.take()
+    }
+
+    /// As `upsert`, but writes nothing where only what is `undecided` of mode, owner and group ([`EV_MODE`],
+    /// [`EV_UID`], [`EV_GID`]) differs: somebody has changed that since it was looked at.
+    ///
+    /// # Errors
+    /// As for `upsert`.
+    pub fn upsert_keeping(
+        &mut self,
+        path: &[u8],
+        node: &Node,
+        undecided: u32,
+    ) -> Result<Change, MapError> {
+        let same = |now: &Node| {
+            let (is, wanted) = ((now.mode, now.uid, now.gid), (node.mode, node.uid, node.gid));
+            now.kind == node.kind
+                && now.flags == node.flags
+                && differing(is, wanted) & !undecided == 0
+        };
+        match self.now(path) {
+            Some(now) if undecided != 0 && same(&now) => Ok(Change::Unchanged),
+            Some(_) | None => self.upsert(path, node),
+        }
     }
 
     /// Counts changes of mode and owner.
@@ -308,6 +331,21 @@ mod tests {
         assert_eq!(map.now(b"tty1").unwrap().mode, 0o620);
         map.upsert(b"tty1", &node(1, 0o600)).unwrap();
         assert_eq!(heard.said(), ["tty1 600"], "the book said so already, the kernel did not");
+    }
+
+    #[test]
+    fn what_nobody_decided_is_not_written_back_over_what_somebody_made_of_it_meanwhile() {
+        let (mut map, heard) = served();
+        map.upsert(b"tty1", &node(1, 0o600)).unwrap();
+        let object = map.object(*map.names.get(&b"tty1"[..]).unwrap()).unwrap();
+        let (id, cell) = (object.id, object.place.cell);
+        // after somebody has looked
+        map.table.set_attributes(cell, id, Attributes { mode: 0o620, ..Attributes::default() });
+        heard.said();
+        let kept = map.upsert_keeping(b"tty1", &node(1, 0o600), EV_MODE).unwrap();
+        assert_eq!((kept, heard.said().len()), (Change::Unchanged, 0));
+        map.upsert_keeping(b"tty1", &node(1, 0o600), EV_UID).unwrap();
+        assert_eq!(heard.said(), ["tty1 600"], "it was decided");
     }
 
     #[test]
