@@ -5,6 +5,7 @@
 //! bytes, `protocol` and `publish` the order of loads and stores, and `region` is the memory.
 
 mod adopt;
+pub mod change;
 pub mod control;
 mod grow;
 pub mod kernel;
