@@ -7,9 +7,11 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_KOBJECT_UEVENT};
 use rustix::net::sockopt;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::{GROUP, MAGIC};
+use crate::ready;
 use crate::uevent::socket::receive_raw;
 
 /// The longest message that libudev's clients read.
@@ -32,14 +34,9 @@ impl Overhear {
         let mut socket = Socket::new(NETLINK_KOBJECT_UEVENT)?;
         sockopt::set_socket_passcred(&socket, true)?;
         socket.bind(&SocketAddr::new(0, 1 << (GROUP - 1)))?;
-        let fd = Self::register(socket.as_fd().try_clone_to_owned()?)?;
+        let fd = ready::watched(socket.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
         let control = nix::cmsg_space!(nix::sys::socket::UnixCredentials);
         Ok(Self { fd, message: vec![0; MESSAGE_MAX].into(), control })
-    }
-
-    #[expect(deprecated, reason = "the successor is unsafe, for types whose number may change")]
-    fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-        AsyncFd::new(fd)
     }
 
     /// The devpath of the next event that root's device manager has handled.

@@ -18,6 +18,7 @@ use rustix::net::{
     recv, socket_with, sockopt,
 };
 use rustix::process::Uid;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -26,7 +27,7 @@ use tracing::{Level, debug, info, warn};
 use crate::bus::Log;
 use crate::device::record::absent_is_fine;
 use crate::dispatch::command::Command;
-use crate::ready::read_now;
+use crate::ready::{read_now, watched};
 use wire::{Request, SIZE};
 
 /// Connections that wait to be served.
@@ -75,7 +76,7 @@ impl Control {
         log: Arc<dyn Log>,
         stop: watch::Sender<bool>,
     ) -> io::Result<Self> {
-        Ok(Self { socket: watched(socket)?, commands, log, stop })
+        Ok(Self { socket: watched(socket, Interest::READABLE)?, commands, log, stop })
     }
 
     /// Answers until the daemon stops; then nobody can connect any more.
@@ -108,7 +109,7 @@ impl Control {
 
     /// One client, whose connection is closed when this is over: that is the answer.
     async fn answer(&self, client: OwnedFd) -> io::Result<()> {
-        let client = watched(client)?;
+        let client = watched(client, Interest::READABLE)?;
         loop {
             let said = timeout(PATIENCE, next(&client, message)).await??;
             if said.is_empty() {
@@ -168,11 +169,6 @@ impl Control {
             warn!("udevadm control --log-level: {error}");
         }
     }
-}
-
-#[expect(deprecated, reason = "the successor is unsafe, for types whose number may change")]
-fn watched(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::new(socket)
 }
 
 /// Waits for what `read` finds.

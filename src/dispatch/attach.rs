@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -16,6 +15,7 @@ use super::kernel::shim;
 use super::place::pause;
 use crate::config::Mode;
 use crate::map::shim::{Shim, is_mounted_on};
+use crate::ready;
 use crate::switch::inherit::Left;
 use crate::switch::{self, Wanted};
 
@@ -118,14 +118,13 @@ impl Dispatch {
     }
 
     /// False without the module.
-    #[expect(deprecated, reason = "the successor is unsafe, for types whose number may change")]
     fn try_attach(&mut self) -> io::Result<bool> {
         let dev = &self.config.dev;
         let Some(shim) = shim(&self.config)? else {
             let wanted = self.config.mode == Mode::Active && self.config.shim.is_some();
             return if wanted && is_mounted_on(dev) { Err(Errno::NODEV.into()) } else { Ok(false) };
         };
-        let events = AsyncFd::with_interest(shim.events()?, Interest::READABLE)?;
+        let events = ready::watched(shim.events()?, Interest::READABLE)?;
         let left = self.shown_until_now(&shim)?;
         let inherited = left.as_ref().map(|left| self.inherit(left)).unwrap_or_default();
         self.publisher.attach(Box::new(shim))?;

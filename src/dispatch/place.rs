@@ -15,6 +15,7 @@ use super::Dispatch;
 use super::turn::at;
 use crate::config::{Config, Mode};
 use crate::map::shim;
+use crate::ready;
 use crate::switch::{self, Refused, Wanted};
 
 /// Tells when mounts come or go.
@@ -52,10 +53,9 @@ impl Place {
     }
 }
 
-#[expect(deprecated, reason = "the successor is unsafe, for types whose number may change")]
 fn watch() -> io::Result<AsyncFd<File>> {
     // `proc(5)`: a change of the mounts is an exceptional condition of this file
-    AsyncFd::with_interest(File::open("/proc/self/mountinfo")?, Interest::PRIORITY)
+    ready::watched(File::open("/proc/self/mountinfo")?, Interest::PRIORITY)
 }
 
 /// The next change of the mounts, or the time to try again.

@@ -88,9 +88,7 @@ impl Publisher {
             known.permissions = decided(&known.decision, KERNEL_DEFAULT);
         }
     }
-}
 
-impl Publisher {
     /// Ends the node of another device that has this one's name. Number and owner are two writes: for a moment
     /// the one that comes would be the first one's owner's.
     pub(super) fn end_other(&mut self, name: &[u8], devnum: Devnum) {

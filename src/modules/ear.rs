@@ -13,6 +13,8 @@ use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::ready;
+
 /// What a folder is watched for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Role {
@@ -39,10 +41,9 @@ const ABOVE: WatchFlags = WatchFlags::CREATE
 const TREE: WatchFlags = ABOVE.union(WatchFlags::CLOSE_WRITE).union(WatchFlags::MODIFY);
 
 impl Ear {
-    #[expect(deprecated, reason = "the successor is unsafe, for types whose number may change")]
     pub(super) fn new() -> io::Result<Self> {
         let fd = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        let fd = AsyncFd::with_interest(fd, Interest::READABLE)?;
+        let fd = ready::watched(fd, Interest::READABLE)?;
         Ok(Self { fd, folders: HashMap::new() })
     }
 

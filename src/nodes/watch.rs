@@ -34,10 +34,9 @@ impl Watch {
     ///
     /// # Errors
     /// When the kernel refuses.
-    #[expect(deprecated, reason = "the successor is unsafe, for types whose number may change")]
     pub fn open(folder: &Path) -> io::Result<Self> {
         let fd = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        let fd = AsyncFd::with_interest(fd, Interest::READABLE)?;
+        let fd = ready::watched(fd, Interest::READABLE)?;
         let (ids, numbers) = (HashMap::new(), HashMap::new());
         Ok(Self { fd, folder: folder.to_owned(), ids, numbers })
     }

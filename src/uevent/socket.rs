@@ -135,10 +135,9 @@ impl KernelSocket {
         Self::new(fd)
     }
 
-    #[expect(deprecated, reason = "the successor is unsafe, for types whose number may change")]
     fn new(fd: OwnedFd) -> io::Result<Self> {
         let granted = sockopt::socket_recv_buffer_size(&fd)?;
-        let fd = AsyncFd::with_interest(fd, Interest::READABLE)?;
+        let fd = ready::watched(fd, Interest::READABLE)?;
         Ok(Self { fd, receiver: Receiver::new(), granted })
     }
 

@@ -9,7 +9,7 @@ use crate::bus::Bus;
 use crate::daemon::{ACTIVE, Daemon, Manager};
 use crate::listen::Listener;
 use crate::machine::{Machine, private};
-use crate::sysfs::Device;
+use crate::programs::{device, rules};
 
 fn udevadm(words: &[&str]) -> Output {
     Command::new("udevadm").args(words).output().expect("wanted udevadm")
@@ -26,18 +26,6 @@ fn at_udevs_place(machine: &Machine) -> PathBuf {
     let folder = machine.place.records.parent().unwrap();
     symlink(folder, "/run/udev").unwrap();
     folder.to_owned()
-}
-
-fn rules(machine: &Machine, text: &str) {
-    let folder = machine.root.join("etc/udev/rules.d");
-    fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("50-live.rules"), text).unwrap();
-}
-
-fn device(minor: usize) -> Device {
-    let (name, minor) = (format!("livec{minor}"), minor.to_string());
-    let pairs = [("MAJOR", "4000"), ("MINOR", &*minor), ("DEVNAME", &*name)];
-    Device::new(&format!("/devices/live/{name}"), "live", &pairs)
 }
 
 #[test]

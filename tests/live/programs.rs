@@ -10,7 +10,7 @@ use crate::listen::Listener;
 use crate::machine::{Machine, private};
 use crate::sysfs::Device;
 
-fn rules(machine: &Machine, text: &str) {
+pub(crate) fn rules(machine: &Machine, text: &str) {
     let folder = machine.root.join("etc/udev/rules.d");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("50-live.rules"), text).unwrap();
@@ -26,7 +26,7 @@ fn database(machine: &Machine, text: &str) {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
-fn device(minor: usize) -> Device {
+pub(crate) fn device(minor: usize) -> Device {
     let (name, minor) = (format!("livec{minor}"), minor.to_string());
     let pairs = [("MAJOR", "4000"), ("MINOR", &*minor), ("DEVNAME", &*name)];
     Device::new(&format!("/devices/live/{name}"), "live", &pairs)
