@@ -67,9 +67,25 @@ watch_step() {
     done
 }
 
-# the names of the tests that a log says have failed; short, since CI shows the last 900 characters only
+# the names of the tests that a log says have failed, and the place where each stopped; short, since CI
+# shows the last 900 characters only
 failures() {
-    tr -d '\r' <"$1" | sed -nE 's/^test (.*) \.\.\. FAILED$/\1/p; s/^not ok [0-9]+ *-? *//p' | cut -c 1-70
+    tr -d '\r' <"$1" | awk '
+        /^not ok [0-9]/ || /^test .* \.\.\. FAILED$/ {
+            sub(/^not ok [0-9]+ *-? *|^test /, ""); sub(/ \.\.\. FAILED$/, "")
+            names[++count] = $0
+        }
+        /^#? *thread .* panicked at / {
+            place = $0; sub(/.* panicked at /, "", place); sub(/:[0-9]+:$/, "", place)
+            name = $0; gsub(/^#? *thread \047|\047 .*/, "", name)
+            places[name] = place
+        }
+        END {
+            for (n = 1; n <= count; n++) {
+                name = names[n]; sub(/^[^ ]*: /, "", name)
+                print substr(names[n], 1, 70) (name in places ? " at " places[name] : "")
+            }
+        }'
 }
 
 step() {
