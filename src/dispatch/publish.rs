@@ -79,7 +79,8 @@ impl Publisher {
         let same_node = old.is_some_and(|old| old.devname() == Some(name));
         self.end_other(name, devnum);
         let origin = self.static_name(name).map_or(0, names::origin);
-        let (node, undecided) = self.kept(name, known, map_node(known, devnum, origin));
+        let node = map_node(known, devnum, origin);
+        let undecided = self.undecided(name, known, &node);
         if let Err(error) = self.map.upsert_keeping(name, &node, undecided) {
             problems.push(format!("map: `{}`: {error}", name.escape_ascii()));
         }
@@ -192,24 +193,20 @@ impl Publisher {
         problems
     }
 
-    /// What nobody decided stays as it is, where the kernel may know better than the worker's look; and what
-    /// that is.
-    fn kept(&self, name: &[u8], known: &Known, node: map::Node) -> (map::Node, u32) {
+    /// Which of mode, owner and group nobody decided: they stay as they are, where the kernel may know better
+    /// than the worker's look.
+    fn undecided(&self, name: &[u8], known: &Known, node: &map::Node) -> u32 {
+        let now = self.map.get(name).filter(|_| self.is_served());
         let pending = |now: &map::Node| matches!(now.kind, Kind::Pending { .. });
-        let same = |now: &map::Node| self.is_served() && (now.kind == node.kind || pending(now));
-        let Some(now) = self.map.now(name).filter(same) else { return (node, 0) };
+        // another device's are not inherited
+        if !now.is_some_and(|now| now.kind == node.kind || pending(now)) {
+            return 0;
+        }
         let decision = &known.decision;
         let undecided = |decided: bool, bit| if decided { 0 } else { bit };
-        let undecided = undecided(decision.mode.is_some(), EV_MODE)
+        undecided(decision.mode.is_some(), EV_MODE)
             | undecided(decision.owner.is_some(), EV_UID)
-            | undecided(decision.group.is_some(), EV_GID);
-        let node = map::Node {
-            mode: if undecided & EV_MODE == 0 { node.mode } else { now.mode },
-            uid: if undecided & EV_UID == 0 { node.uid } else { now.uid },
-            gid: if undecided & EV_GID == 0 { node.gid } else { now.gid },
-            ..node
-        };
-        (node, undecided)
+            | undecided(decision.group.is_some(), EV_GID)
     }
 
     pub(super) fn attach(&mut self, kernel: Box<dyn Kernel>) -> io::Result<()> {

@@ -145,7 +145,7 @@ mod tests {
             self.look()
         }
 
-        fn set_attributes(&mut self, _: &[u8], _: u64, _: Attributes) -> io::Result<()> {
+        fn set_attributes(&mut self, _: &[u8], _: u64, _: Attributes, _: u32) -> io::Result<()> {
             self.look()
         }
     }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::control::{EV_GID, EV_MODE, EV_UID};
+use super::object::now;
 use super::protocol::{Attributes, CellState};
 use super::shim::AttributeChange;
 use super::writer::{Change, MapError, MapWriter};
@@ -99,8 +100,8 @@ impl MapWriter {
         None
     }
 
-    /// As `upsert`, but writes nothing where only what is `undecided` of mode, owner and group ([`EV_MODE`],
-    /// [`EV_UID`], [`EV_GID`]) differs: somebody has changed that since it was looked at.
+    /// As `upsert`, but leaves what is `undecided` of mode, owner and group ([`EV_MODE`], [`EV_UID`],
+    /// [`EV_GID`]) of a name that is there as it is: somebody may have changed that since `node` was made.
     ///
     /// # Errors
     /// As for `upsert`.
@@ -110,15 +111,63 @@ impl MapWriter {
         node: &Node,
         undecided: u32,
     ) -> Result<Change, MapError> {
-        let same = |now: &Node| {
-            let (is, wanted) = ((now.mode, now.uid, now.gid), (node.mode, node.uid, node.gid));
-            now.kind == node.kind
-                && now.flags == node.flags
-                && differing(is, wanted) & !undecided == 0
-        };
-        match self.now(path) {
-            Some(now) if undecided != 0 && same(&now) => Ok(Change::Unchanged),
-            Some(_) | None => self.upsert(path, node),
+        match self.names.get(path) {
+            Some(cell) => self.change(*cell, node, undecided),
+            None => self.upsert(path, node),
         }
+    }
+
+    pub(super) fn change(
+        &mut self,
+        cell: u32,
+        node: &Node,
+        undecided: u32,
+    ) -> Result<Change, MapError> {
+        node.check()?;
+        let Some(object) = self.object(cell) else { return Err(MapError::BadPath) };
+        let Some(old) = &object.node else { return Err(MapError::IsADirectory) };
+        let id = object.id;
+        let is = self.owner_now(cell, id, old);
+        let node = keeping(node.normal(), is, undecided);
+        let differs = differing(is, (node.mode, node.uid, node.gid));
+        let same_body = old.kind == node.kind && old.flags == node.flags;
+        if same_body && differs == 0 {
+            return Ok(Change::Unchanged);
+        }
+        if !same_body {
+            let is_link = |kind: &Kind| matches!(kind, Kind::Link { .. });
+            let both_links = is_link(&old.kind) && is_link(&node.kind);
+            let came_or_went = old.kind != node.kind && !both_links;
+            self.with_room(|map| map.try_swap(cell, &node))?;
+            // it is so from here on, even if owner and mode cannot be changed below
+            if let Some(Some(body)) = self.object_mut(cell).map(|object| object.node.as_mut()) {
+                (body.kind, body.flags) = (node.kind.clone(), node.flags);
+            }
+            if came_or_went {
+                self.device_came_or_went();
+            }
+        }
+        // an unset cell leaves the word to the entry, which has just been written
+        let set = self.table.attributes(cell, id) != CellState::Unset;
+        if differs != 0 && (same_body || set) {
+            let (mode, uid, gid) = (node.mode, node.uid, node.gid);
+            let attributes = Attributes { mode, uid, gid, stamp: now() };
+            self.set_attributes(cell, id, attributes, differs)?;
+        }
+        if let Some(object) = self.object_mut(cell) {
+            object.node = Some(node);
+        }
+        Ok(if same_body { Change::Attributes } else { Change::Replaced })
+    }
+}
+
+/// What is `undecided` of mode, owner and group is as in `is`.
+fn keeping(node: Node, is: (u32, u32, u32), undecided: u32) -> Node {
+    let kept = |bit, is, wanted| if undecided & bit == 0 { wanted } else { is };
+    Node {
+        mode: kept(EV_MODE, is.0, node.mode),
+        uid: kept(EV_UID, is.1, node.uid),
+        gid: kept(EV_GID, is.2, node.gid),
+        ..node
     }
 }

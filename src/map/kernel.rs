@@ -58,9 +58,20 @@ pub trait Kernel: Send {
         what: NameChange,
     ) -> io::Result<()>;
 
-    /// Changes mode and owner of the object at a path below /dev, as chmod and chown do.
+    /// Changes mode, owner and group of the object at a path below /dev, as chmod and chown do; only `what` of
+    /// them ([`EV_MODE`], [`EV_UID`], [`EV_GID`]), since somebody else may change the others just now.
+    ///
+    /// [`EV_MODE`]: super::control::EV_MODE
+    /// [`EV_UID`]: super::control::EV_UID
+    /// [`EV_GID`]: super::control::EV_GID
     ///
     /// # Errors
     /// When the object is not there, or hidden by what userspace made.
-    fn set_attributes(&mut self, path: &[u8], id: u64, attributes: Attributes) -> io::Result<()>;
+    fn set_attributes(
+        &mut self,
+        path: &[u8],
+        id: u64,
+        attributes: Attributes,
+        what: u32,
+    ) -> io::Result<()>;
 }

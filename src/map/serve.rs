@@ -56,12 +56,13 @@ impl MapWriter {
         cell: u32,
         id: u64,
         attributes: Attributes,
+        what: u32,
     ) -> Result<(), MapError> {
         let Some(path) = self.object(cell).map(|object| Arc::clone(&object.path)) else {
             return Ok(());
         };
         match &mut self.kernel {
-            Some(kernel) => kernel.set_attributes(&path, id, attributes)?,
+            Some(kernel) => kernel.set_attributes(&path, id, attributes, what)?,
             None => self.table.set_attributes(cell, id, attributes),
         }
         Ok(())
@@ -178,8 +179,18 @@ mod tests {
             Ok(())
         }
 
-        fn set_attributes(&mut self, path: &[u8], _: u64, to: Attributes) -> io::Result<()> {
-            self.say(format!("{} {:o}", path.escape_ascii(), to.mode));
+        fn set_attributes(
+            &mut self,
+            path: &[u8],
+            _: u64,
+            to: Attributes,
+            what: u32,
+        ) -> io::Result<()> {
+            let said = |bit, value: String| if what & bit == 0 { String::new() } else { value };
+            let mode = said(EV_MODE, format!(" {:o}", to.mode));
+            let owner = said(EV_UID, format!(" uid {}", to.uid));
+            let group = said(EV_GID, format!(" gid {}", to.gid));
+            self.say(format!("{}{mode}{owner}{group}", path.escape_ascii()));
             Ok(())
         }
     }
@@ -234,7 +245,14 @@ mod tests {
         heard.said();
         let kept = map.upsert_keeping(b"tty1", &node(1, 0o600), EV_MODE).unwrap();
         assert_eq!((kept, heard.said().len()), (Change::Unchanged, 0));
-        map.upsert_keeping(b"tty1", &node(1, 0o600), EV_UID).unwrap();
+        let owned = Node { uid: 7, ..node(1, 0o600) };
+        map.upsert_keeping(b"tty1", &owned, EV_MODE).unwrap();
+        assert_eq!(heard.said(), ["tty1 uid 7"], "the owner alone");
+        assert_eq!(map.get(b"tty1").unwrap().mode, 0o620);
+        let moved = Node { uid: 0, ..node(2, 0o600) };
+        map.upsert_keeping(b"tty1", &moved, EV_MODE | EV_UID).unwrap();
+        assert_eq!(heard.said(), ["sync"], "another number, with nobody's owner");
+        map.upsert_keeping(b"tty1", &node(2, 0o600), EV_UID).unwrap();
         assert_eq!(heard.said(), ["tty1 600"], "it was decided");
     }
 

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::ioctl::{Getter, Ioctl, IoctlOutput, NoArg, Opcode, Setter, ioctl};
 use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
 
-use super::control::{self, Notify, Publish, ShimStats, event};
+use super::control::{self, EV_GID, EV_MODE, EV_UID, Notify, Publish, ShimStats, event};
 use super::kernel::{Kernel, NameChange, Published, Since};
 use super::protocol::Attributes;
 
@@ -192,7 +192,13 @@ impl Kernel for Shim {
             .map_err(Into::into)
     }
 
-    fn set_attributes(&mut self, path: &[u8], id: u64, attributes: Attributes) -> io::Result<()> {
+    fn set_attributes(
+        &mut self,
+        path: &[u8],
+        id: u64,
+        attributes: Attributes,
+        what: u32,
+    ) -> io::Result<()> {
         let Attributes { mode, uid, gid, .. } = attributes;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         // what userspace made on the way, a link or a mount, leads elsewhere
@@ -205,7 +211,7 @@ impl Kernel for Shim {
         }
         // chmod takes no O_PATH descriptor; its name in /proc does
         let place = format!("/proc/self/fd/{}", node.as_raw_fd());
-        let chmod = || match stat.st_mode & 0o7777 == mode {
+        let chmod = || match what & EV_MODE == 0 || stat.st_mode & 0o7777 == mode {
             true => Ok(()),
             false => fs::chmod(&place, Mode::from_raw_mode(mode)),
         };
@@ -214,9 +220,10 @@ impl Kernel for Shim {
         if narrower {
             chmod()?;
         }
-        if (stat.st_uid, stat.st_gid) != (uid, gid) {
-            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-            fs::chownat(&node, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
+        let owner = (what & EV_UID != 0 && stat.st_uid != uid).then(|| Uid::from_raw(uid));
+        let group = (what & EV_GID != 0 && stat.st_gid != gid).then(|| Gid::from_raw(gid));
+        if owner.is_some() || group.is_some() {
+            fs::chownat(&node, "", owner, group, AtFlags::EMPTY_PATH)?;
         }
         if !narrower {
             chmod()?;
@@ -317,7 +324,7 @@ mod tests {
         let mut bytes = [0; event::SIZE];
         bytes[event::ID..][..8].copy_from_slice(&77_u64.to_ne_bytes());
         bytes[event::CELL..][..4].copy_from_slice(&3_u32.to_ne_bytes());
-        bytes[event::WHAT..][..4].copy_from_slice(&(control::EV_UID).to_ne_bytes());
+        bytes[event::WHAT..][..4].copy_from_slice(&EV_UID.to_ne_bytes());
         bytes[event::UID..][..4].copy_from_slice(&1000_u32.to_ne_bytes());
         let Some(Told::Changed(change)) = told(&bytes) else { panic!("a change") };
         assert_eq!((change.id, change.cell, change.attributes.uid), (77, 3, 1000));

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use super::grow::fresh_table;
 use super::kernel::{Kernel, NameChange};
 use super::layout::{ID_ROOT, MAX_ENTRIES, ROOT_CELL, ROOT_ENTRY};
-use super::object::{Object, base, now};
-use super::protocol::{Attributes, CellState, Table};
+use super::object::{Object, base};
+use super::protocol::Table;
 use super::publish::{Before, Place};
 use super::region::Region;
 use super::space::{Pool, Short, Space, Strings, Text};
-use super::{Kind, Node, is_path};
+use super::{Node, is_path};
 
 /// Why a name cannot be in the map.
 #[derive(Debug)]
@@ -156,7 +156,7 @@ impl MapWriter {
     /// Leaves the map as it was. See [`MapError`].
     pub fn upsert(&mut self, path: &[u8], node: &Node) -> Result<Change, MapError> {
         if let Some(cell) = self.names.get(path) {
-            return self.change(*cell, node);
+            return self.change(*cell, node, 0);
         }
         if !is_path(path) {
             return Err(MapError::BadPath);
@@ -181,42 +181,6 @@ impl MapWriter {
         }
         let above = self.directory_of(dir)?;
         self.add(above, dir, None).inspect_err(|_| self.prune(above))
-    }
-
-    fn change(&mut self, cell: u32, node: &Node) -> Result<Change, MapError> {
-        node.check()?;
-        let node = node.normal();
-        let Some(object) = self.object(cell) else { return Err(MapError::BadPath) };
-        let Some(old) = &object.node else { return Err(MapError::IsADirectory) };
-        let id = object.id;
-        let same_body = old.kind == node.kind && old.flags == node.flags;
-        let same_owner = self.owner_now(cell, id, old) == (node.mode, node.uid, node.gid);
-        if same_body && same_owner {
-            return Ok(Change::Unchanged);
-        }
-        if !same_body {
-            let is_link = |kind: &Kind| matches!(kind, Kind::Link { .. });
-            let both_links = is_link(&old.kind) && is_link(&node.kind);
-            let came_or_went = old.kind != node.kind && !both_links;
-            self.with_room(|map| map.try_swap(cell, &node))?;
-            // it is so from here on, even if owner and mode cannot be changed below
-            if let Some(Some(body)) = self.object_mut(cell).map(|object| object.node.as_mut()) {
-                (body.kind, body.flags) = (node.kind.clone(), node.flags);
-            }
-            if came_or_went {
-                self.device_came_or_went();
-            }
-        }
-        // an unset cell leaves the word to the entry, which has just been written
-        let set = self.table.attributes(cell, id) != CellState::Unset;
-        if !same_owner && (same_body || set) {
-            let (mode, uid, gid) = (node.mode, node.uid, node.gid);
-            self.set_attributes(cell, id, Attributes { mode, uid, gid, stamp: now() })?;
-        }
-        if let Some(object) = self.object_mut(cell) {
-            object.node = Some(node);
-        }
-        Ok(if same_body { Change::Attributes } else { Change::Replaced })
     }
 
     fn add(&mut self, parent: u32, path: &[u8], node: Option<Node>) -> Result<u32, MapError> {
@@ -278,7 +242,7 @@ impl MapWriter {
         }
     }
 
-    fn try_swap(&mut self, cell: u32, node: &Node) -> Result<(), Short> {
+    pub(super) fn try_swap(&mut self, cell: u32, node: &Node) -> Result<(), Short> {
         let entry = self.space.entries.take().ok_or(Short::Entries)?;
         let Some(aux) = self.space.strings.take(node.aux().len()) else {
             self.space.entries.give_back(entry);

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use mapdev::map::control::{EV_GID, EV_UID};
 use mapdev::map::kernel::{Kernel, NameChange, Published, Since};
 use mapdev::map::protocol::Attributes;
 use mapdev::map::shim::Told;
@@ -136,7 +137,8 @@ fn a_chown_that_races_with_growth_is_never_lost_from_sight() {
     assert_eq!(in_map, owners);
 }
 
-/// The module, and somebody who changes an owner before each of some publications, after the copy.
+/// The module, and somebody who changes an owner just before each of some publications, after the copy, and
+/// before each change of the daemon's own.
 struct Meddled {
     module: Box<dyn Kernel>,
     /// The name, how often that is still to be done, and the publications that were refused.
@@ -163,8 +165,19 @@ impl Kernel for Meddled {
         self.module.notify(dir, name, folder, what)
     }
 
-    fn set_attributes(&mut self, path: &[u8], id: u64, to: Attributes) -> io::Result<()> {
-        self.module.set_attributes(path, id, to)
+    fn set_attributes(
+        &mut self,
+        path: &[u8],
+        id: u64,
+        to: Attributes,
+        what: u32,
+    ) -> io::Result<()> {
+        let mut plan = self.plan.lock().unwrap();
+        if plan.1 > 0 {
+            plan.1 -= 1;
+            chown(&plan.0, Some(1000 + plan.1), None).unwrap();
+        }
+        self.module.set_attributes(path, id, to, what)
     }
 }
 
@@ -189,6 +202,26 @@ fn a_chown_between_copy_and_publication_stays() {
         assert_eq!(world.mode("tty1").1, 1000, "{changes} changes");
         assert_eq!(read(&world, "tty1").1, 1000, "{changes} changes");
     }
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_chown_stays_that_comes_while_the_daemon_changes_what_was_decided() {
+    let mut world = World::new();
+    world.put("tty1", &char_device(4, 1, 0o600));
+    let module = world.map.detach_kernel().unwrap();
+    let plan = Arc::new(Mutex::new((world.path("tty1"), 0, 0)));
+    world.map.attach(Box::new(Meddled { module, plan: plan.clone() })).unwrap();
+    plan.lock().unwrap().1 = 1;
+    // a rule says the mode, and no owner
+    let node = char_device(4, 1, 0o640);
+    world.map.upsert_keeping(b"tty1", &node, EV_UID | EV_GID).unwrap();
+    assert_eq!(plan.lock().unwrap().1, 0, "it came between");
+    assert_eq!(world.mode("tty1"), (0o640, 1000, 0));
+    // and the daemon hears of it
+    let told = world.told();
+    let owned = |told: &Told| matches!(told, Told::Changed(change) if change.what & EV_UID != 0);
+    assert!(told.iter().any(owned), "{told:?}");
 }
 
 #[test]
