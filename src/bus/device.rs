@@ -8,7 +8,8 @@ use super::call::{Answer, Call, NAME_MAX, Options, bounded, nobody, shortened};
 use super::errors::{Kind, Refusal};
 use super::{Accounts, World};
 use crate::dispatch::command::{Change, Command, Terms};
-use crate::dispatch::known::Known;
+use crate::dispatch::known::{KernelHands, Known};
+use crate::nodes::Permissions;
 use crate::rules::decision::{Attribute, Decision, Source, Step, written};
 
 /// A user's or group's name, in bytes: LOGIN_NAME_MAX.
@@ -164,21 +165,26 @@ fn explain(call: &Call, device: &Known) -> Result<Answer, Refusal> {
     let body = call.message.body();
     let attribute = call.arguments(&body)?;
     let mut rows = rows(&device.decision, attribute)?;
-    rows.extend(in_kernel(device, attribute));
+    rows.extend(in_kernel(&device.decision, device.permissions, &device.by_kernel, attribute));
     call.reply(&(rows,))
 }
 
 /// What somebody made of an attribute in the kernel, if it is not what was decided.
-fn in_kernel(device: &Known, attribute: &str) -> Option<Row> {
+pub(super) fn in_kernel(
+    decision: &Decision,
+    permissions: Permissions,
+    by_kernel: &KernelHands,
+    attribute: &str,
+) -> Option<Row> {
     let attribute = Attribute::from_name(attribute)?;
-    let by = device.by_kernel.of(attribute)?.to_string();
+    let by = by_kernel.of(attribute)?.to_string();
     let is = match attribute {
-        Attribute::Owner => device.permissions.uid,
-        Attribute::Group => device.permissions.gid,
-        Attribute::Mode => device.permissions.mode,
+        Attribute::Owner => permissions.uid,
+        Attribute::Group => permissions.gid,
+        Attribute::Mode => permissions.mode,
         Attribute::Link | Attribute::Tag | Attribute::Property => return None,
     };
-    let decided = device.decision.value(attribute);
+    let decided = decision.value(attribute);
     let shown = |value| written(attribute, value);
     let old = decided.map(shown).unwrap_or_default();
     let row = || ("kernel".to_owned(), by, 0, 0, "=".to_owned(), old, shown(is));

@@ -8,7 +8,7 @@ use super::call::{Answer, Call, NAME_MAX, Options, bounded, nobody, shortened};
 use super::device::{self, text};
 use super::errors::{Kind, Refusal};
 use super::{World, surface};
-use crate::dispatch::command::{Command, Served};
+use crate::dispatch::command::{Command, Served, Waiting};
 
 /// Answers a method; the caller is allowed to call it.
 pub(super) async fn answer(
@@ -22,6 +22,7 @@ pub(super) async fn answer(
         "List" => list(world, call).await,
         "Load" => load(world, call, options).await,
         "Explain" => explain(world, call).await,
+        "Changed" => changed(world, call).await,
         _ => Err(nobody(surface::MODULES, member)),
     }
 }
@@ -93,5 +94,15 @@ async fn explain(world: &World, call: &Call) -> Result<Answer, Refusal> {
         );
         Refusal::new(Kind::NoSuchDevice, message)
     })?;
-    call.reply(&(device::rows(&found.decision, attribute)?,))
+    let mut rows = device::rows(&found.decision, attribute)?;
+    let Waiting { decision, permissions, by_kernel } = &found;
+    rows.extend(device::in_kernel(decision, *permissions, by_kernel, attribute));
+    call.reply(&(rows,))
+}
+
+async fn changed(world: &World, call: &Call) -> Result<Answer, Refusal> {
+    let large = world.large().await?;
+    let found = world.ask(Command::NamesChanged).await?;
+    let rows: Vec<_> = found.iter().map(|(name, by)| (text(name), by.to_string())).collect();
+    Ok(Answer { large: Some(large), ..call.reply(&(rows,))? })
 }

@@ -50,6 +50,7 @@ pub const TABLE: &[(&str, &str, Access)] = &[
     (DEVICE, "Explain", Access::Granted(&[EXPLAIN])),
     (MODULES, "Query", Access::Inspect),
     (MODULES, "List", Access::Inspect),
+    (MODULES, "Changed", Access::Inspect),
     (MODULES, "Load", Access::Granted(&[LOAD_MODULE])),
     (MODULES, "Explain", Access::Granted(&[EXPLAIN])),
     (LOG_CONTROL, "LogLevel", Access::Granted(&[CONTROL])),

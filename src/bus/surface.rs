@@ -182,6 +182,7 @@ pub const INTERFACES: &[Interface] = &[
             method("List", &[], &[("names", "a(sssuub)")]),
             method("Load", &[("module", "s"), OPTIONS], &[]),
             method("Explain", &[("devname", "s"), ("attribute", "s")], &[("steps", "a(ssuusss)")]),
+            method("Changed", &[], &[("names", "a(ss)")]),
         ],
         properties: &[],
         signals: &[],

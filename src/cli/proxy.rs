@@ -88,4 +88,6 @@ pub trait Modules {
     /// As a device's, for a name that is there before its device.
     #[zbus(allow_interactive_auth)]
     fn explain(&self, devname: &str, attribute: &str) -> zbus::Result<Vec<Step>>;
+    /// The names without a device that somebody changed in the kernel, and who did so last.
+    fn changed(&self) -> zbus::Result<Vec<(String, String)>>;
 }

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen,
     recv, socket_with, sockopt,
@@ -21,8 +22,8 @@ use rustix::process::Uid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
-use tracing::{Level, debug, info, warn};
+use tokio::time::{sleep, timeout};
+use tracing::{Level, debug, error, info, warn};
 
 use crate::bus::Log;
 use crate::device::record::absent_is_fine;
@@ -35,6 +36,9 @@ const WAITING_MAX: i32 = 128;
 
 /// How long a client may take for each message: others wait for it.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// After this long, a client is looked for again where the system had no room for it.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Makes the socket, in one step in the place of one where nobody listens any more. It stays when the daemon ends:
 /// a client that starts before the next daemon does is told of devices by that one.
@@ -84,15 +88,23 @@ impl Control {
         let mut stop = self.stop.subscribe();
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => {}
-            error = self.serve() => warn!("udevadm is answered no more: {error}"),
+            error = self.serve() => {
+                error!("udevadm cannot be answered any more, and the daemon ends: {error}");
+                self.stop.send_replace(true);
+            }
         }
     }
 
-    /// Ends with an error of the socket's.
+    /// Ends with an error of the socket's that does not pass.
     async fn serve(&self) -> io::Error {
         loop {
             let client = match next(&self.socket, accept).await {
                 Ok(client) => client,
+                Err(error) if passes(&error) => {
+                    warn!("udevadm is not answered at the moment: {error}");
+                    sleep(AGAIN).await;
+                    continue;
+                }
                 Err(error) => return error,
             };
             match sockopt::socket_peercred(&client) {
@@ -184,6 +196,13 @@ async fn next<T>(
             found => return found,
         }
     }
+}
+
+/// The client went, or the system had no room for it.
+fn passes(error: &io::Error) -> bool {
+    let passing =
+        [Errno::CONNABORTED, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::INTR];
+    Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
 }
 
 fn accept(socket: &OwnedFd) -> io::Result<OwnedFd> {

@@ -77,8 +77,9 @@ impl Dispatch {
             Command::Load(name, dry_run, reply) => self.load(name, dry_run, reply),
             Command::Served(name, reply) => drop(reply.send(self.served(name.as_deref()))),
             Command::Name(name, reply) => {
-                drop(reply.send(self.publisher.static_name(&name).cloned()));
+                drop(reply.send(self.publisher.waiting(&name)));
             }
+            Command::NamesChanged(reply) => drop(reply.send(self.publisher.names_changed())),
         }
     }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::Ready;
-use super::known::Known;
+use super::known::{KernelHand, KernelHands, Known};
 use crate::device::DeviceId;
 use crate::modules::ModuleDb;
-use crate::nodes::statics::StaticName;
-use crate::rules::decision::Attribute;
+use crate::nodes::Permissions;
+use crate::rules::decision::{Attribute, Decision};
 use crate::uevent::{Action, Devnum};
 
 /// Requests that wait for dispatch at most: as many callers as one bus lets speak at once.
@@ -123,8 +123,10 @@ pub enum Command {
     Served(Option<Vec<u8>>, oneshot::Sender<Vec<Served>>),
     /// Loads what a name or modalias stands for; the flag: checks only. Answers when it is loaded.
     Load(Vec<u8>, bool, oneshot::Sender<Result<(), LoadError>>),
-    /// A name that is there before its device is.
-    Name(Vec<u8>, oneshot::Sender<Option<StaticName>>),
+    /// A name that is there before its device is, and who changed it in the kernel.
+    Name(Vec<u8>, oneshot::Sender<Option<Waiting>>),
+    /// The names without a device that somebody changed in the kernel, and who did so last.
+    NamesChanged(oneshot::Sender<Vec<(Box<[u8]>, KernelHand)>>),
 }
 
 /// Why a module was not loaded.
@@ -150,6 +152,15 @@ pub struct Served {
     /// `None`: the module says it once it is loaded.
     pub number: Option<Devnum>,
     pub loaded: bool,
+}
+
+/// A name that is there before its device is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    pub decision: Decision,
+    /// As they are in the map.
+    pub permissions: Permissions,
+    pub by_kernel: KernelHands,
 }
 
 /// What happened, for the bus.

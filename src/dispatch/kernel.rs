@@ -17,6 +17,7 @@ use crate::map::control::{EV_GID, EV_MODE, EV_UID};
 use crate::map::shim::{Events, Shim, Told};
 use crate::nodes::Permissions;
 use crate::nodes::devtmpfs::{KERNEL_DEFAULT, decided};
+use crate::rules::decision::Decision;
 
 /// The control device's name; its uevent says that the module was loaded.
 const DEVNAME: &[u8] = b"mapdev";
@@ -77,9 +78,11 @@ impl Dispatch {
 
     /// The device is told as changed; its next event decides it again.
     fn changed_in_kernel(&mut self, change: &KernelChange) {
-        let Some(known) = self.table.named(&change.path) else { return };
-        // the worker settles nodes by chmod as everybody does, and its answer tells of it
-        if change.by.is_some_and(|(process, _)| process == std::process::id()) {
+        let Some(known) = self.table.named(&change.path) else {
+            return self.publisher.name_changed(change);
+        };
+        // its answer tells of it
+        if change.is_ours() {
             return;
         }
         let (mode, uid, gid) = (change.node.mode, change.node.uid, change.node.gid);
@@ -112,15 +115,20 @@ impl Dispatch {
         let before = self.table.get(&known.id);
         known.by_kernel = match before.filter(|before| before.instance == known.instance) {
             Some(before) => before.by_kernel.kept(before.permissions, known.permissions),
-            // the kernel serves on what a daemon before us has published
-            None => KernelHands::unseen(known),
+            // the name may be older than the device, and the kernel serves on what a daemon before us published
+            None => {
+                // the mask of an access list stands where a mode has its group
+                let listed = known.record.current_tags.iter().any(|tag| tag == b"uaccess");
+                let unseen = KernelHands::unseen(known.permissions, &known.decision, listed);
+                known.devname().map_or(unseen, |name| self.publisher.hands_of(name).or(unseen))
+            }
         };
     }
 }
 
 impl KernelHands {
     /// With who made this change.
-    fn and(self, change: &KernelChange) -> Self {
+    pub(super) fn and(self, change: &KernelChange) -> Self {
         let (process, user) = change.by.unzip();
         let hand = KernelHand { process, user };
         let of = |bit, before| match change.stands & bit != 0 {
@@ -134,15 +142,20 @@ impl KernelHands {
     }
 
     /// Somebody changed what is not as it was decided, and nobody has seen who.
-    fn unseen(known: &Known) -> Self {
-        let (is, wanted) = (known.permissions, decided(&known.decision, KERNEL_DEFAULT));
-        // the mask of an access list stands where a mode has its group
-        let listed = known.record.current_tags.iter().any(|tag| tag == b"uaccess");
+    pub(super) fn unseen(is: Permissions, decision: &Decision, listed: bool) -> Self {
+        let wanted = decided(decision, KERNEL_DEFAULT);
         let counts = if listed { !0o070 } else { !0 };
         let hand = |differs: bool| differs.then_some(KernelHand::UNKNOWN);
         let (owner, group) = (hand(is.uid != wanted.uid), hand(is.gid != wanted.gid));
         let mode = hand((is.mode ^ wanted.mode) & counts != 0);
         Self { owner, group, mode, last: owner.or(group).or(mode) }
+    }
+}
+
+impl KernelChange {
+    /// The worker settles nodes by chmod as everybody does.
+    pub(super) fn is_ours(&self) -> bool {
+        self.by.is_some_and(|(process, _)| process == std::process::id())
     }
 }
 

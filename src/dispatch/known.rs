@@ -105,6 +105,16 @@ impl KernelHands {
         Self { owner, group, mode, last: last.or(standing.into_iter().flatten().next()) }
     }
 
+    /// Of each attribute who is known here, else who is known there.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self {
+            owner: self.owner.or(other.owner),
+            group: self.group.or(other.group),
+            mode: self.mode.or(other.mode),
+            last: self.last.or(other.last),
+        }
+    }
+
     /// Who changed one of them.
     #[must_use]
     pub fn of(&self, attribute: Attribute) -> Option<KernelHand> {

@@ -28,6 +28,7 @@ mod publish;
 mod reload;
 mod rename;
 mod rest;
+mod served;
 mod settle;
 mod successor;
 mod sweep;

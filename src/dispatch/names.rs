@@ -3,7 +3,7 @@
 //! A live device takes its name over, and the name comes back when the device goes. What changes is
 //! found by comparing with what was published before, so that a change costs what it changes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -13,25 +13,27 @@ use std::sync::Arc;
 use tracing::{debug, warn};
 
 use super::Dispatch;
-use super::command::Served;
 use super::job::Book;
-use super::publish::Publisher;
+use super::known::KernelHands;
+use super::publish::{Publisher, undecided};
 use super::table::Table;
 use crate::config::{Config, Mode};
+use crate::map::control::EV_ATTRIBUTES;
 use crate::map::layout::{E_BUILTIN, E_LIVE, E_MODULE};
 use crate::map::{Kind, Node};
 use crate::modules::ModuleDb;
-use crate::modules::modprobe::State;
+use crate::nodes::Permissions;
 use crate::nodes::devtmpfs;
 use crate::nodes::fixed::{self, There};
 use crate::nodes::links::is_safe;
 use crate::nodes::statics::{Number, Sources, StaticName, Statics};
+use crate::rules::decision::Decision;
 use crate::uevent::Devnum;
 
 /// What is published, and what of it was made in `/dev` and below udev's runtime folder.
 #[derive(Debug)]
 pub(super) struct Fixed {
-    statics: Statics,
+    pub(super) statics: Statics,
     /// Problems that were logged: the same ones are not told again with each change.
     told: BTreeSet<String>,
     /// Nodes that we made; nobody else's are removed.
@@ -39,6 +41,8 @@ pub(super) struct Fixed {
     /// Keeps `made` over a restart.
     file: PathBuf,
     tags: PathBuf,
+    /// Who changed names that no device has, and what they made of them.
+    pub(super) changed: HashMap<Box<[u8]>, (Permissions, KernelHands)>,
     /// The first walk through sysfs is over: what is live is known.
     pub(super) walked: bool,
 }
@@ -74,6 +78,7 @@ impl Fixed {
             made: read_made(&file),
             file,
             tags: beside.join("static_node-tags"),
+            changed: HashMap::new(),
             walked: false,
         }
     }
@@ -128,7 +133,8 @@ impl Publisher {
             self.unpublish(name, table, &mut problems);
         }
         for name in &new {
-            self.put(name, table, &mut problems);
+            let was = old.names.get(name).map(|was| &was.decision);
+            self.put(name, was, table, &mut problems);
         }
         if self.dev.is_some() {
             self.make_nodes(&new, table, &mut problems);
@@ -139,24 +145,36 @@ impl Publisher {
         problems
     }
 
-    /// Writes the entry of a static name, unless a device or a link has the name.
-    fn put(&mut self, name: &[u8], table: &Table, problems: &mut Vec<String>) {
+    /// Writes the entry of a static name, unless a device or a link has the name. What nobody decides, and
+    /// nobody did before (`was`), is as chmod and chown left it.
+    fn put(
+        &mut self,
+        name: &[u8],
+        was: Option<&Decision>,
+        table: &Table,
+        problems: &mut Vec<String>,
+    ) {
         let Some(found) = self.static_name(name) else { return };
+        let now = self.map.get(name).filter(|now| !matches!(now.kind, Kind::Link { .. }));
+        let live = now.filter(|now| now.flags & E_LIVE != 0);
         let mut node = map_node(found);
+        let mut left_alone = 0;
         if self.is_taken(name, table) {
             // it stays what it is; only where its name comes from may have changed
-            let Some(live) = self.map.get(name).filter(|live| live.flags & E_LIVE != 0) else {
-                return;
-            };
+            let Some(live) = live else { return };
             node = Node { flags: E_LIVE | node.flags, ..live.clone() };
+            left_alone = EV_ATTRIBUTES;
+        } else if now.is_some() && live.is_none() {
+            left_alone = undecided(&found.decision) & was.map_or(EV_ATTRIBUTES, undecided);
         }
-        if let Err(error) = self.map.upsert(name, &node) {
+        if let Err(error) = self.map.upsert_keeping(name, &node, left_alone) {
             problems.push(format!("map: `{}`: {error}", name.escape_ascii()));
         }
     }
 
     /// Takes back a name that nobody declares any longer.
     fn unpublish(&mut self, name: &[u8], table: &Table, problems: &mut Vec<String>) {
+        self.fixed.changed.remove(name);
         if !self.is_taken(name, table) {
             self.map.remove(name);
             self.unmake(name, problems);
@@ -164,7 +182,7 @@ impl Publisher {
         }
         if let Some(live) = self.map.get(name).filter(|live| live.flags & E_LIVE != 0) {
             let node = Node { flags: E_LIVE, ..live.clone() };
-            if let Err(error) = self.map.upsert(name, &node) {
+            if let Err(error) = self.map.upsert_keeping(name, &node, EV_ATTRIBUTES) {
                 problems.push(format!("map: `{}`: {error}", name.escape_ascii()));
             }
         }
@@ -200,7 +218,7 @@ impl Publisher {
         let stale: Vec<Box<[u8]>> = stale.map(Into::into).collect();
         for name in stale {
             match self.static_name(&name) {
-                Some(_) => self.put(&name, table, &mut problems),
+                Some(_) => self.put(&name, None, table, &mut problems),
                 None => drop(self.map.remove(&name)),
             }
         }
@@ -346,42 +364,5 @@ impl Dispatch {
         debug!("{} modules, {} names", book.modules.len(), book.modules.devnames().len());
         self.book = Arc::new(book);
         self.renew_names();
-    }
-
-    /// The modules that serve a name, or all names that a module serves.
-    pub(super) fn served(&self, name: Option<&[u8]>) -> Vec<Served> {
-        let modules = &self.book.modules;
-        let loaded =
-            |module: &str| State::of(modules, &self.config.sysfs, module.as_bytes()).is_there();
-        let wanted = |found: &[u8]| name.is_none_or(|name| name == found);
-        let statics = &self.publisher.fixed.statics.names;
-        let declared = modules.devnames().filter(|declared| wanted(declared.name));
-        let mut served: Vec<Served> = declared
-            .map(|declared| Served {
-                name: declared.name.into(),
-                module: declared.module.into(),
-                block: declared.number.map_or_else(
-                    || statics.get(declared.name).is_some_and(|name| name.number.block()),
-                    |number| number.block,
-                ),
-                number: declared.number,
-                loaded: loaded(declared.module),
-            })
-            .collect();
-        // what tmpfiles.d and policy name beside
-        for (name, found) in statics.iter().filter(|(name, _)| wanted(name)) {
-            let Some(module) = &found.module else { continue };
-            if !served.iter().any(|row| row.name == *name && row.module == *module) {
-                served.push(Served {
-                    name: name.clone(),
-                    module: module.clone(),
-                    block: found.number.block(),
-                    number: found.number.known(),
-                    loaded: loaded(module),
-                });
-            }
-        }
-        served.sort_by(|a, b| a.name.cmp(&b.name));
-        served
     }
 }

@@ -10,6 +10,7 @@ use super::names;
 use super::publish::Publisher;
 use super::table::Table;
 use crate::device::DeviceId;
+use crate::map::control::EV_ATTRIBUTES;
 use crate::map::layout::E_LIVE;
 use crate::map::{Kind, Node};
 use crate::uevent::{Action, Uevent};
@@ -29,13 +30,14 @@ impl Publisher {
     pub(super) fn number(&mut self, uevent: &Uevent) -> Option<String> {
         let (name, devnum) = uevent.devname().zip(uevent.devnum())?;
         let waits = |node: &Node| matches!(node.kind, Kind::Pending { .. });
-        if uevent.action() == Action::Remove || !self.map.get(name).is_some_and(waits) {
-            return None;
-        }
-        let now = self.map.now(name)?;
+        let now = self
+            .map
+            .get(name)
+            .filter(|now| uevent.action() != Action::Remove && waits(now))?
+            .clone();
         let origin = self.static_name(name).map_or(0, names::origin);
         let node = Node { kind: Kind::of(devnum), flags: E_LIVE | origin, ..now };
-        match self.map.upsert(name, &node) {
+        match self.map.upsert_keeping(name, &node, EV_ATTRIBUTES) {
             Ok(_) => {
                 self.numbered.insert(name.into(), DeviceId::of(uevent));
                 None

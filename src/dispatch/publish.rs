@@ -12,7 +12,7 @@ use crate::config::{Config, Mode};
 use crate::device::DeviceId;
 use crate::device::record::Records;
 use crate::map::change::KernelChange;
-use crate::map::control::{EV_GID, EV_MODE, EV_UID};
+use crate::map::control::{EV_ATTRIBUTES, EV_GID, EV_MODE, EV_UID};
 use crate::map::kernel::Kernel;
 use crate::map::layout::E_LIVE;
 use crate::map::shim::{self, Told};
@@ -21,6 +21,7 @@ use crate::nodes::claims::{Claims, LinkChange, Why};
 use crate::nodes::devtmpfs::Node;
 use crate::nodes::links;
 use crate::nodes::stack::Stack;
+use crate::rules::decision::Decision;
 use crate::uevent::Devnum;
 
 /// The claims on links, the map, and `/dev` in active mode.
@@ -76,12 +77,13 @@ impl Publisher {
             return problems;
         };
         self.numbered.remove(name);
+        self.fixed.changed.remove(name);
         let same_node = old.is_some_and(|old| old.devname() == Some(name));
         self.end_other(name, devnum);
         let origin = self.static_name(name).map_or(0, names::origin);
         let node = map_node(known, devnum, origin);
-        let undecided = self.undecided(name, known, &node);
-        if let Err(error) = self.map.upsert_keeping(name, &node, undecided) {
+        let left_alone = self.left_alone(name, known, &node);
+        if let Err(error) = self.map.upsert_keeping(name, &node, left_alone) {
             problems.push(format!("map: `{}`: {error}", name.escape_ascii()));
         }
         if !same_node {
@@ -193,20 +195,17 @@ impl Publisher {
         problems
     }
 
-    /// Which of mode, owner and group nobody decided: they stay as they are, where the kernel may know better
-    /// than the worker's look.
-    fn undecided(&self, name: &[u8], known: &Known, node: &map::Node) -> u32 {
+    /// Which of mode, owner and group stay as they are, where the kernel may know better than the worker's look.
+    fn left_alone(&self, name: &[u8], known: &Known, node: &map::Node) -> u32 {
         let now = self.map.get(name).filter(|_| self.is_served());
         let pending = |now: &map::Node| matches!(now.kind, Kind::Pending { .. });
-        // another device's are not inherited
-        if !now.is_some_and(|now| now.kind == node.kind || pending(now)) {
-            return 0;
+        match now {
+            // where /dev is the map, the worker has settled it there
+            Some(now) if now.kind == node.kind && self.made_in().is_none() => EV_ATTRIBUTES,
+            Some(now) if now.kind == node.kind || pending(now) => undecided(&known.decision),
+            // another device's are not inherited
+            Some(_) | None => 0,
         }
-        let decision = &known.decision;
-        let undecided = |decided: bool, bit| if decided { 0 } else { bit };
-        undecided(decision.mode.is_some(), EV_MODE)
-            | undecided(decision.owner.is_some(), EV_UID)
-            | undecided(decision.group.is_some(), EV_GID)
     }
 
     pub(super) fn attach(&mut self, kernel: Box<dyn Kernel>) -> io::Result<()> {
@@ -288,6 +287,14 @@ impl Publisher {
     pub(super) fn stats(&self) -> WriterStats {
         self.map.stats()
     }
+}
+
+/// Which of mode, owner and group nobody decided.
+pub(super) fn undecided(decision: &Decision) -> u32 {
+    let undecided = |decided: bool, bit| if decided { 0 } else { bit };
+    undecided(decision.mode.is_some(), EV_MODE)
+        | undecided(decision.owner.is_some(), EV_UID)
+        | undecided(decision.group.is_some(), EV_GID)
 }
 
 fn node_name(id: &DeviceId, table: &Table) -> Option<Vec<u8>> {

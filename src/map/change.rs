@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::control::{EV_GID, EV_MODE, EV_UID};
+use super::control::{EV_ATTRIBUTES, EV_GID, EV_MODE, EV_UID};
 use super::object::now;
 use super::protocol::{Attributes, CellState};
 use super::shim::AttributeChange;
@@ -46,7 +46,7 @@ impl MapWriter {
         let found = self.take_in(change.cell)?;
         let (was, node) = (&change.attributes, &found.node);
         let undone = differing((was.mode, was.uid, was.gid), (node.mode, node.uid, node.gid));
-        let stands = change.what & (EV_MODE | EV_UID | EV_GID) & !undone;
+        let stands = change.what & EV_ATTRIBUTES & !undone;
         let by = (change.pid != 0).then_some((change.pid, change.by));
         (found.news | stands != 0).then_some(KernelChange { stands, by, ..found })
     }

@@ -15,6 +15,8 @@ pub const N_ISDIR: u32 = 0x4000_0000;
 pub const EV_MODE: u32 = 1;
 pub const EV_UID: u32 = 2;
 pub const EV_GID: u32 = 4;
+/// All of them.
+pub const EV_ATTRIBUTES: u32 = EV_MODE | EV_UID | EV_GID;
 /// Events were dropped.
 pub const EV_OVERFLOW: u32 = 0x8000_0000;
 pub const IOC_MAGIC: u8 = 0xb7;

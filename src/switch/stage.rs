@@ -1,11 +1,12 @@
 //! Stage 6b: the place where a /dev is made ready before it takes the other one's place in one step.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, StatVfsMountFlags, statvfs};
+use rustix::fs::{CWD, OFlags, StatVfsMountFlags, statvfs};
 use rustix::mount::{
     self, FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags,
     MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -25,7 +26,12 @@ pub(super) struct Turn {
 
 impl Turn {
     pub(super) fn ask() -> io::Result<Self> {
-        Ok(Self { lock: File::create(LOCK)? })
+        // root's alone, since who can open it can lock it
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let lock = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(LOCK)?;
+        lock.set_permissions(Permissions::from_mode(0o600))?;
+        Ok(Self { lock })
     }
 
     /// False while another one has it; it is ours until this is dropped.

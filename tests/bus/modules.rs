@@ -1,7 +1,8 @@
 //! `org.mapdev1.Modules`: the names that modules serve, and loading one.
 
-use mapdev::dispatch::command::Served;
-use mapdev::nodes::statics::{Number, StaticName};
+use mapdev::dispatch::command::{Served, Waiting};
+use mapdev::dispatch::known::{KernelHand, KernelHands};
+use mapdev::nodes::Permissions;
 use mapdev::rules::decision::{Attribute, Decision, Place, Source};
 use mapdev::uevent::Devnum;
 
@@ -21,12 +22,14 @@ pub(crate) fn served() -> Vec<Served> {
     vec![row(b"net/tun", "tun", Some(tun)), row(b"zram0", "zram", None)]
 }
 
-pub(crate) fn zram() -> StaticName {
+/// Whose owner somebody has changed.
+pub(crate) fn zram() -> Waiting {
     let mut decision = Decision::default();
     let place = Place { file: "/etc/x.conf".into(), line: 7, column: 0 };
     decision.set(Attribute::Mode, 0o640, Source::Tmpfiles(place));
-    let number = Number::Pending { block: true, alias: b"zram".as_slice().into() };
-    StaticName { number, module: Some("zram".into()), builtin: false, decision }
+    let by = KernelHand { process: Some(7), user: Some(1000) };
+    let by_kernel = KernelHands { owner: Some(by), last: Some(by), ..KernelHands::default() };
+    Waiting { decision, permissions: Permissions { uid: 1000, gid: 0, mode: 0o640 }, by_kernel }
 }
 
 #[test]
@@ -41,6 +44,10 @@ fn modules_tell_which_names_they_serve() {
     assert_eq!(rig.modules(OTHER, &["Query", "s", "sda"]).unwrap(), "a(ssuub) 0");
     let steps = rig.modules(0, &["Explain", "ss", "/dev/zram0", "mode"]).unwrap();
     assert_eq!(steps, "a(ssuusss) 1 \"tmpfiles\" \"/etc/x.conf\" 7 0 \"=\" \"\" \"0640\"");
+    let steps = rig.modules(0, &["Explain", "ss", "zram0", "owner"]).unwrap();
+    let by = "uid 1000 (process 7)";
+    assert_eq!(steps, format!("a(ssuusss) 1 \"kernel\" \"{by}\" 0 0 \"=\" \"\" \"1000\""));
+    assert_eq!(rig.modules(OTHER, &["Changed"]).unwrap(), format!("a(ss) 1 \"zram0\" \"{by}\""));
     let error = rig.modules(0, &["Explain", "ss", "net/tun", "mode"]).unwrap_err();
     assert!(error.contains("No module, tmpfiles.d line or policy names 'net/tun'"), "{error}");
     let error = rig.modules(0, &["Explain", "ss", "zram0", "colour"]).unwrap_err();

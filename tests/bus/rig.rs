@@ -213,6 +213,10 @@ impl Table {
                 to.send(served().into_iter().filter(wanted).collect()).ok();
             }
             Command::Name(name, to) => drop(to.send((name == b"zram0").then(zram))),
+            Command::NamesChanged(to) => {
+                let by = zram().by_kernel.last.unwrap();
+                to.send(vec![(b"zram0".as_slice().into(), by)]).ok();
+            }
             Command::Load(name, dry_run, to) => {
                 let refused = LoadError::NoModule("no module has this name".to_owned());
                 let known = name == b"tun" || name == b"root";

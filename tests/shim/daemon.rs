@@ -1,7 +1,7 @@
 //! The real daemon publishes, in active mode, into the file system that it settles nodes in.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, chown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -240,20 +240,38 @@ fn disks_come_and_go(stop: &AtomicBool) -> u32 {
     count
 }
 
-fn others(root: &Path) -> Vec<(PathBuf, u64, bool)> {
-    let mut all = sorted(root);
-    all.retain(|(name, ..)| !name.as_os_str().as_encoded_bytes().starts_with(b"zram"));
-    all
+/// Every name but those of disks that come and go, with or without a device: mode, owner, group, number.
+fn owned(root: &Path) -> Vec<(PathBuf, u32, u32, u32, u64)> {
+    let mut found = Vec::new();
+    nodes(root, root, &mut found);
+    found.retain(|(name, ..)| !name.as_os_str().as_encoded_bytes().starts_with(b"zram"));
+    found.sort();
+    let names = found.into_iter().map(|(name, ..)| {
+        let stat = fs::symlink_metadata(root.join(&name)).unwrap();
+        (name, stat.mode(), stat.uid(), stat.gid(), stat.rdev())
+    });
+    names.collect()
 }
 
 #[test]
 #[ignore = "in the virtual machine"]
 fn a_daemon_that_is_killed_comes_back_to_its_map() {
     module("modprobe", "zram");
+    for module in ["uinput", "mapdev_probe"] {
+        unload(module);
+    }
     let machine = Machine::new();
     let daemon = machine.start();
-    let all = others(&machine.dev);
     chown(machine.path("tty1"), Some(77), None).unwrap();
+    // of names that have no device, too
+    for name in ["uinput", "mapdev-probe"] {
+        fs::set_permissions(machine.path(name), fs::Permissions::from_mode(0o621)).unwrap();
+    }
+    let all = owned(&machine.dev);
+    assert!(
+        all.iter()
+            .any(|(name, mode, ..)| name.ends_with("mapdev-probe") && *mode & 0o7777 == 0o621)
+    );
     let inode = fs::metadata(machine.path("tty1")).unwrap().ino();
     drop(daemon);
     let stop = Arc::new(AtomicBool::new(false));
@@ -270,7 +288,7 @@ fn a_daemon_that_is_killed_comes_back_to_its_map() {
         let until = if round % 2 == 0 {
             daemon.wait_until_ready();
             whole = started.elapsed();
-            assert_eq!(others(&machine.dev), all);
+            assert_eq!(owned(&machine.dev), all);
             started.elapsed() + Duration::from_micros(dice.roll(200_000))
         } else {
             // while it takes up the map, and all that is in sysfs
@@ -280,7 +298,7 @@ fn a_daemon_that_is_killed_comes_back_to_its_map() {
             assert_eq!(fs::metadata(machine.path("null")).unwrap().rdev(), 1 << 8 | 3);
         }
         drop(daemon);
-        assert_eq!(others(&machine.dev), all, "served on without the daemon");
+        assert_eq!(owned(&machine.dev), all, "served on without the daemon");
         let stat = fs::metadata(machine.path("tty1")).unwrap();
         assert_eq!((stat.uid(), stat.ino()), (77, inode), "the same object, round {round}");
     }

@@ -10,6 +10,8 @@ mod c4_daemon;
 mod c4_loads;
 mod c5_replay;
 mod c6_attributes;
+mod c6_meddled;
+mod c6_names;
 mod costs;
 mod daemon;
 mod differences;

@@ -241,6 +241,7 @@ fn a_switch_waits_for_the_one_under_way() {
     assert!(!second.is_finished());
     drop(under_way);
     assert!(second.join().unwrap().unwrap().switched);
+    assert_eq!(fs::metadata(LOCK).unwrap().mode() & 0o777, 0o600, "nobody else can hold it");
     detach();
     assert_eq!(depth(), 1);
 }

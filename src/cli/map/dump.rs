@@ -151,6 +151,11 @@ impl Known {
             for (name, module, _, _, _, loaded) in modules.list().await.unwrap_or_default() {
                 known.modules.insert(escape::text(&name), Module { name: module, loaded });
             }
+            // an older daemon has no such method
+            for (name, changed_by) in modules.changed().await.unwrap_or_default() {
+                let hand = Hand { origin: "kernel".to_owned(), changed_by };
+                known.hands.entry(escape::text(&name)).or_insert(hand);
+            }
         }
         known
     }
