@@ -31,9 +31,13 @@ int mapdevfs_check(struct dentry *dentry, unsigned int flags);
 int mapdevfs_make_dir(struct mapdevfs_idmap *idmap, struct inode *dir,
 		      struct dentry *dentry, umode_t mode);
 
-#if MAPDEVFS_SINCE(6, 2)
+#if MAPDEVFS_SINCE(6, 4)
 #define MAPDEVFS_ACL_HANDLER	(&nop_posix_acl_access)
+#else
+#define MAPDEVFS_ACL_HANDLER	(&posix_acl_access_xattr_handler)
+#endif
 
+#if MAPDEVFS_SINCE(6, 2)
 static inline int mapdevfs_set_acl(struct mapdevfs_idmap *idmap,
 				   struct dentry *dentry,
 				   struct posix_acl *acl, int type)
@@ -41,8 +45,6 @@ static inline int mapdevfs_set_acl(struct mapdevfs_idmap *idmap,
 	return mapdevfs_change_acl(idmap, d_inode(dentry), acl, type);
 }
 #else
-#define MAPDEVFS_ACL_HANDLER	(&posix_acl_access_xattr_handler)
-
 static inline int mapdevfs_set_acl(struct mapdevfs_idmap *idmap,
 				   struct inode *inode,
 				   struct posix_acl *acl, int type)
