@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/need.sh gcc make flex bison bc libelf-dev libssl-dev xz-utils kmod cpio file busybox-static \
-    dbus-daemon qemu-system-x86 procps
+    dbus-daemon qemu-system-x86 procps sparse
 source=$(scripts/kernels.sh source)
 build=$PWD/target/kasan/build
 root=$PWD/target/kasan/root

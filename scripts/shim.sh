@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # shim.sh: builds the kernel module, and the module for its tests, for both of Debian's kernels, with
-# every warning an error. Uses sparse if it is installed, and $CHECKPATCH (checkpatch.pl of a kernel's
-# source, which no package of Debian has by itself) if it is set. Prints "SUITE RELEASE FOLDER" for each.
+# every warning an error, sparse's too. Uses $CHECKPATCH (checkpatch.pl of a kernel's source, which no
+# package of Debian has by itself) if it is set. Prints "SUITE RELEASE FOLDER" for each.
 # With HEADERS RELEASE, for that kernel alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-sparse=()
-if command -v sparse >/dev/null; then sparse=(C=2); fi
+if ! command -v sparse >/dev/null; then
+    echo "sparse is not installed; try: apt-get install sparse" >&2
+    exit 1
+fi
 
 if [ -n "${CHECKPATCH:-}" ]; then
     # only compat.h asks for the version
@@ -29,7 +31,7 @@ build() {
     cp -u "$source"/*.[ch] "$source/Kbuild" "$folder/"
     log=$folder/build.log
     # the type information of Debian's vmlinux is no part of the headers
-    if ! make -s "$@" "M=$folder" W=1 "${sparse[@]}" \
+    if ! make -s "$@" "M=$folder" W=1 C=2 \
         CONFIG_DEBUG_INFO_BTF_MODULES= modules >"$log" 2>&1 || [ -s "$log" ]; then
         cat "$log" >&2
         # or the next run would not see the warnings
