@@ -245,9 +245,18 @@ struct mapdev_notify {
  * @gen, @chg, @len, @entries: of the published map, 0 without one
  * @publisher: whether one has the device open
  * @mounted: whether the file system is mounted somewhere
+ * @reserved: 0
+ * @lookups: names looked up that were not in the kernel's memory
+ * @revalidations: names in its memory compared with the map, as it had changed
+ * @invalidations: names of these that were not true any more
  * @busy: looks that found an entry in the middle of a change
+ * @pending_opens: opens of a name without a number
  * @loads: modules asked for
- * @timeouts: opens that gave up waiting for a number
+ * @timeouts: opens that gave up waiting for a module or a number
+ * @publishes: maps published
+ * @syncs: calls of MAPDEV_SYNC
+ * @notifies: calls of MAPDEV_NOTIFY
+ * @events: changes of mode and owner, told or dropped
  * @overflows: how often events were dropped
  * @collisions: names of the map that are hidden by userspace's
  */
