@@ -79,27 +79,13 @@ bool mapdevfs_keeps_mount(const struct dentry *dentry)
 	       (d_is_dir(dentry) || !rcu_access_pointer(mapdevfs_map));
 }
 
-static int resolve(struct dentry *dir, struct mapdevfs_place *place, int depth)
+/* one step down: what a directory is that the map has under its name */
+static int step(struct mapdevfs_place *place, struct dentry *dir)
 {
-	struct mapdevfs_inode *mi = MAPDEVFS_I(d_inode(dir));
-	struct name_snapshot name;
 	struct mapdev_copy copy = { .no_attr = true };
-	struct dentry *parent;
+	struct name_snapshot name;
 	int err;
 
-	if (IS_ROOT(dir) || !(mapdevfs_is_pinned(dir) || d_mountpoint(dir))) {
-		place->space = mi->space;
-		place->id = mi->id;
-		place->cell = mi->cell;
-		return 0;
-	}
-	if (depth == MAX_DEPTH)
-		return -ENOENT;
-	parent = dget_parent(dir);
-	err = resolve(parent, place, depth + 1);
-	dput(parent);
-	if (err)
-		return err;
 	take_dentry_name_snapshot(&name, dir);
 	err = mapdevfs_look(place, &name.name, &copy);
 	release_dentry_name_snapshot(&name);
@@ -124,7 +110,32 @@ static int resolve(struct dentry *dir, struct mapdevfs_place *place, int depth)
  */
 int mapdevfs_resolve(struct dentry *dir, struct mapdevfs_place *place)
 {
-	return resolve(dir, place, 0);
+	struct dentry *by_name[MAX_DEPTH], *at = dget(dir);
+	const struct mapdevfs_inode *mi;
+	int depth = 0, err = 0;
+
+	/* up to one that has an id of its own */
+	while (!IS_ROOT(at) && (mapdevfs_is_pinned(at) || d_mountpoint(at))) {
+		if (depth == MAX_DEPTH) {
+			err = -ENOENT;
+			break;
+		}
+		by_name[depth++] = at;
+		at = dget_parent(at);
+	}
+	mi = MAPDEVFS_I(d_inode(at));
+	place->space = mi->space;
+	place->id = mi->id;
+	place->cell = mi->cell;
+	dput(at);
+	/* and down again */
+	while (depth) {
+		at = by_name[--depth];
+		if (!err)
+			err = step(place, at);
+		dput(at);
+	}
+	return err;
 }
 
 /*

@@ -155,3 +155,20 @@ fn two_mounts_show_the_same() {
     unmount(other.path(), UnmountFlags::empty()).unwrap();
     fs::remove_dir(world.path("shm")).unwrap();
 }
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn the_map_serves_names_in_32_directories_that_are_held_and_no_deeper() {
+    let mut world = World::new();
+    let deep = "d/".repeat(32);
+    world.put(&format!("{deep}null"), &null());
+    world.put(&format!("{deep}d/null"), &null());
+    fs::write(world.path(&format!("{deep}d/mine")), b"").unwrap();
+    assert_eq!(fs::metadata(world.path(&format!("{deep}null"))).unwrap().rdev(), 1 << 8 | 3);
+    assert_eq!(world.list(&deep), names(&["d", "null"]));
+    absent(fs::metadata(world.path(&format!("{deep}d/null"))));
+    assert_eq!(world.list(&format!("{deep}d")), names(&["mine"]));
+    fs::remove_file(world.path(&format!("{deep}d/mine"))).unwrap();
+    world.put("other", &null());
+    assert_eq!(fs::metadata(world.path(&format!("{deep}d/null"))).unwrap().rdev(), 1 << 8 | 3);
+}
