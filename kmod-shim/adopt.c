@@ -89,7 +89,7 @@ void mapdevfs_abandon(struct dentry *dir)
 
 /**
  * mapdevfs_rejoin() - let a directory be what the map has under its name
- * @dir: a directory that is held, or mounted on
+ * @dir: a directory that stays, see mapdevfs_stays()
  *
  * Called under mapdevfs_pin_lock. The map can lose one that stays, and have it
  * again as another object. Its watches stay, and its number is that of its name.

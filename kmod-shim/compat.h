@@ -160,6 +160,25 @@ static inline bool mapdevfs_inode_is_new(struct inode *inode)
 #define mapdevfs_splice_read	generic_file_splice_read
 #endif
 
+/* a directory's names in memory, one after another, under its d_lock */
+#if MAPDEVFS_SINCE(6, 8)
+#define mapdevfs_first_child	d_first_child
+#define mapdevfs_next_child	d_next_sibling
+#else
+static inline struct dentry *mapdevfs_first_child(struct dentry *dir)
+{
+	return list_first_entry_or_null(&dir->d_subdirs, struct dentry,
+					d_child);
+}
+
+static inline struct dentry *mapdevfs_next_child(struct dentry *child)
+{
+	if (list_is_last(&child->d_child, &child->d_parent->d_subdirs))
+		return NULL;
+	return list_next_entry(child, d_child);
+}
+#endif
+
 /* shmem_mapping() is exported only later, shmem_aops only before that */
 static inline bool mapdevfs_is_shmem(struct address_space *mapping)
 {

@@ -72,6 +72,7 @@ enum mapdevfs_acl {
  * @checked: the state of the map in which it was seen to be this object
  * @cell: the object's cell
  * @pending: a name without a number yet
+ * @kept: a directory that stays for what is mounted on it or below it
  * @acl: of one of the map: what its ACL is; under mapdevfs_attr_lock
  * @heir: the device that has come, if @acl is due or passed on to it
  * @acl_list: inodes that are kept for their ACL
@@ -86,6 +87,7 @@ struct mapdevfs_inode {
 	unsigned long checked;
 	u32 cell;
 	bool pending;
+	bool kept;
 	enum mapdevfs_acl acl;
 	dev_t heir;
 	struct list_head acl_list;
@@ -171,6 +173,13 @@ static inline bool mapdevfs_is_maps_node(const struct inode *inode)
 static inline bool mapdevfs_is_pinned(const struct dentry *dentry)
 {
 	return READ_ONCE(dentry->d_fsdata);
+}
+
+/* a directory that is what the map has under its name, whatever its id was */
+static inline bool mapdevfs_goes_by_name(const struct dentry *dir)
+{
+	return mapdevfs_is_pinned(dir) || d_mountpoint(dir) ||
+	       READ_ONCE(MAPDEVFS_I(d_inode(dir))->kept);
 }
 
 /* super.c */
@@ -269,7 +278,10 @@ int mapdevfs_still_true(struct dentry *dentry);
 int mapdevfs_look(const struct mapdevfs_place *dir, const struct qstr *name,
 		  struct mapdev_copy *copy);
 int mapdevfs_resolve(struct dentry *dir, struct mapdevfs_place *place);
+
+/* mounts.c */
 bool mapdevfs_keeps_mount(const struct dentry *dentry);
+bool mapdevfs_stays(struct dentry *dentry);
 
 /* list.c */
 extern const struct file_operations mapdevfs_dir_fops;

@@ -62,23 +62,6 @@ int mapdevfs_look(const struct mapdevfs_place *dir, const struct qstr *name,
 	return ret == -EAGAIN ? -EIO : ret;
 }
 
-/**
- * mapdevfs_keeps_mount() - whether what is mounted on a name keeps the name
- * @dentry: the name, not held
- *
- * A name that goes takes with it what is mounted on it, in every mount
- * namespace. With a device that is as it should be, and as devtmpfs has it; a
- * directory rather stays, and is what the map has under this name. No name
- * goes like that because there is no map for a while.
- *
- * Return: true when it stays.
- */
-bool mapdevfs_keeps_mount(const struct dentry *dentry)
-{
-	return d_mountpoint(dentry) &&
-	       (d_is_dir(dentry) || !rcu_access_pointer(mapdevfs_map));
-}
-
 /* one step down: what a directory is that the map has under its name */
 static int step(struct mapdevfs_place *place, struct dentry *dir)
 {
@@ -104,7 +87,7 @@ static int step(struct mapdevfs_place *place, struct dentry *dir)
  * @dir: the directory
  * @place: filled in
  *
- * One that is held has the id that the map gives its name now.
+ * One that stays has the id that the map gives its name now.
  *
  * Return: 0, -ENOENT when the map has no such directory, or -EIO.
  */
@@ -115,7 +98,7 @@ int mapdevfs_resolve(struct dentry *dir, struct mapdevfs_place *place)
 	int depth = 0, err = 0;
 
 	/* up to one that has an id of its own */
-	while (!IS_ROOT(at) && (mapdevfs_is_pinned(at) || d_mountpoint(at))) {
+	while (!IS_ROOT(at) && mapdevfs_goes_by_name(at)) {
 		if (depth == MAX_DEPTH) {
 			err = -ENOENT;
 			break;

@@ -49,7 +49,7 @@ static struct dentry *find_dir(struct super_block *sb, u64 id)
 static void rejoin(struct dentry *child)
 {
 	mutex_lock(&mapdevfs_pin_lock);
-	if (mapdevfs_is_pinned(child) || d_mountpoint(child))
+	if (mapdevfs_stays(child))
 		mapdevfs_rejoin(child);
 	mutex_unlock(&mapdevfs_pin_lock);
 }

@@ -338,7 +338,8 @@ void mapdevfs_rejoin_all(void)
  * @dentry: the name
  *
  * Userspace may be making it its own in this moment: it either finds it
- * unhashed, or it has it and keeps it.
+ * unhashed, or it has it and keeps it. A directory that stays is what the map
+ * has under its name.
  *
  * Return: true when it is gone, with all that is below it and mounted there.
  */
@@ -347,9 +348,11 @@ bool mapdevfs_discard(struct dentry *dentry)
 	bool gone;
 
 	mutex_lock(&mapdevfs_pin_lock);
-	gone = !mapdevfs_is_pinned(dentry);
+	gone = !mapdevfs_stays(dentry);
 	if (gone)
 		d_invalidate(dentry);
+	else if (d_is_dir(dentry))
+		mapdevfs_rejoin(dentry);
 	mutex_unlock(&mapdevfs_pin_lock);
 	return gone;
 }

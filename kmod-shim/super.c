@@ -56,6 +56,7 @@ static struct inode *mapdevfs_alloc_inode(struct super_block *sb)
 	mi->checked = 0;
 	mi->cell = 0;
 	mi->pending = false;
+	mi->kept = false;
 	mi->acl = MAPDEVFS_ACL_NONE;
 	mi->pin_bits = 0;
 	mi->number_fops = NULL;

@@ -5,13 +5,15 @@ use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::sync_channel;
 
 use mapdev::map::{MapWriter, Node};
 use rustix::fs::{Mode, OFlags, open, openat};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+};
 use rustix::thread::UnshareFlags;
 
 use super::daemon::wait;
@@ -74,6 +76,10 @@ fn a_kept_descriptor_gives_no_right_to_a_name_that_was_taken_away() {
     assert_eq!(world.mode("mine"), (0o600, 0, 0));
 }
 
+fn by_descriptor(of: &impl AsRawFd) -> PathBuf {
+    format!("/proc/self/fd/{}", of.as_raw_fd()).into()
+}
+
 #[test]
 #[ignore = "in the virtual machine"]
 fn ids_of_a_fresh_map_are_no_ids_of_the_lost_one() {
@@ -87,8 +93,7 @@ fn ids_of_a_fresh_map_are_no_ids_of_the_lost_one() {
     // the same ids, cells and numbers, of other objects
     world.put("disk/secret", &users(3));
     assert_eq!(list(&world.path("disk")), names(&["secret"]));
-    let listed = list(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())));
-    assert_eq!(listed, BTreeSet::new());
+    assert_eq!(list(&by_descriptor(&directory)), BTreeSet::new());
     assert!(openat(&directory, "secret", OFlags::PATH, Mode::empty()).is_err());
     assert!(!opens(&node));
     let file = File::open(world.path("disk/secret")).unwrap();
@@ -189,6 +194,86 @@ fn a_mount_on_a_name_outlives_a_time_without_a_map() {
     world.map.attach(Box::new(shim)).unwrap();
     world.put("other", &null());
     assert_eq!(fs::read(world.path("null")).unwrap(), b"hidden");
-    rustix::mount::unmount(world.path("null"), rustix::mount::UnmountFlags::empty()).unwrap();
+    unmount(world.path("null"), UnmountFlags::empty()).unwrap();
     assert_eq!(fs::metadata(world.path("null")).unwrap().rdev(), 1 << 8 | 3);
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn directories_above_a_mounted_one_stay_without_their_devices() {
+    let mut world = World::new();
+    world.put("bus/usb/001/001", &null());
+    mount("tmpfs", world.path("bus/usb"), "tmpfs", MountFlags::empty(), None).unwrap();
+    fs::write(world.path("bus/usb/private"), b"").unwrap();
+    let watched = File::open(world.path("bus")).unwrap();
+    assert!(world.map.remove(b"bus/usb/001/001"));
+    assert_eq!(world.list("bus/usb"), names(&["private"]));
+    chown(world.path("bus"), Some(7), None).unwrap();
+    // under other ids
+    world.put("bus/usb/002/001", &char_device(1, 5, 0o666));
+    assert_eq!(world.list("bus/usb"), names(&["private"]));
+    assert_eq!(world.list("bus"), names(&["usb"]));
+    assert_eq!(list(&by_descriptor(&watched)), names(&["usb"]), "it is the one that it was");
+    assert_eq!(world.mode("bus"), (0o755, 7, 0));
+    unmount(world.path("bus/usb"), UnmountFlags::empty()).unwrap();
+    assert_eq!(fs::metadata(world.path("bus/usb/002/001")).unwrap().rdev(), 1 << 8 | 5);
+    absent(fs::metadata(world.path("bus/usb/001")));
+    // what nothing is mounted on any more goes
+    mount("tmpfs", world.path("bus/usb"), "tmpfs", MountFlags::empty(), None).unwrap();
+    assert!(world.map.remove(b"bus/usb/002/001"));
+    assert_eq!(world.list("bus/usb"), BTreeSet::new());
+    unmount(world.path("bus/usb"), UnmountFlags::empty()).unwrap();
+    absent(fs::metadata(world.path("bus")));
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_mount_deep_in_another_namespace_outlives_another_map() {
+    let mut world = World::new();
+    world.put("bus/usb/001/001", &null());
+    let (path, seen) = (world.path("bus/usb"), world.path("bus/usb"));
+    let cover = || {
+        mount("tmpfs", &path, "tmpfs", MountFlags::empty(), None).unwrap();
+        fs::write(path.join("private"), b"").unwrap();
+    };
+    let renew = || {
+        let kernel = world.map.detach_kernel().unwrap();
+        world.map = MapWriter::create(64).unwrap();
+        world.map.attach(kernel).unwrap();
+        absent(fs::metadata(world.path("bus/usb/001")));
+        world.put("other", &null());
+        world.put("bus/usb/002/001", &char_device(1, 5, 0o666));
+        assert_eq!(world.list("bus/usb"), names(&["002"]));
+    };
+    let listed = in_another_namespace(cover, renew, || list(&seen));
+    assert_eq!(listed, names(&["private"]));
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn a_mount_in_a_directory_outlives_a_time_without_a_map() {
+    let mut world = World::new();
+    // in memory to both sides of it
+    let all = ["net/before/more/tun", "net/deep/tun", "net/later/more/tun"];
+    for name in all {
+        world.put(name, &null());
+        assert!(fs::metadata(world.path(name)).is_ok());
+    }
+    fs::write("/tmp/hidden", b"hidden").unwrap();
+    mount_bind("/tmp/hidden", world.path("net/deep/tun")).unwrap();
+    drop((world.map.detach_kernel(), world.events.take()));
+    device().withdraw().unwrap();
+    assert!(world.list("net").is_empty());
+    assert_eq!(fs::read(world.path("net/deep/tun")).unwrap(), b"hidden");
+    let shim = device();
+    world.events = Some(shim.events().unwrap());
+    world.map.attach(Box::new(shim)).unwrap();
+    world.put("other", &null());
+    assert_eq!(world.list("net/deep"), names(&["tun"]));
+    assert_eq!(fs::read(world.path("net/deep/tun")).unwrap(), b"hidden");
+    // with its device it goes, and does not keep the directories
+    for name in all {
+        assert!(world.map.remove(name.as_bytes()));
+    }
+    absent(fs::metadata(world.path("net")));
 }
