@@ -12,6 +12,7 @@ use super::Dispatch;
 use super::command::Notice;
 use super::known::{KernelHand, KernelHands, Known};
 use crate::config::{Config, Mode};
+use crate::map::Node;
 use crate::map::change::KernelChange;
 use crate::map::control::{EV_GID, EV_MODE, EV_UID};
 use crate::map::shim::{Events, Shim, Told};
@@ -85,8 +86,7 @@ impl Dispatch {
         if change.is_ours() {
             return;
         }
-        let (mode, uid, gid) = (change.node.mode, change.node.uid, change.node.gid);
-        let permissions = Permissions { uid, gid, mode };
+        let permissions = permissions(&change.node);
         let by_kernel = known.by_kernel.kept(known.permissions, permissions).and(change);
         // taken in with a change before it: told once more, a loop of chmods would leave the bus no time
         if (permissions, by_kernel) == (known.permissions, known.by_kernel) {
@@ -110,7 +110,7 @@ impl Dispatch {
             (wanted == devnum && self.publisher.made_in().is_none()).then_some(now)
         });
         if let Some(now) = now {
-            known.permissions = Permissions { uid: now.uid, gid: now.gid, mode: now.mode };
+            known.permissions = permissions(&now);
         }
         let before = self.table.get(&known.id);
         known.by_kernel = match before.filter(|before| before.instance == known.instance) {
@@ -120,10 +120,16 @@ impl Dispatch {
                 // the mask of an access list stands where a mode has its group
                 let listed = known.record.current_tags.iter().any(|tag| tag == b"uaccess");
                 let unseen = KernelHands::unseen(known.permissions, &known.decision, listed);
-                known.devname().map_or(unseen, |name| self.publisher.hands_of(name).or(unseen))
+                let seen = known.devname().map(|name| self.publisher.seen(name, known.permissions));
+                seen.unwrap_or_default().or(unseen)
             }
         };
     }
+}
+
+/// What an entry of the map says of mode, owner and group.
+pub(super) fn permissions(node: &Node) -> Permissions {
+    Permissions { uid: node.uid, gid: node.gid, mode: node.mode }
 }
 
 impl KernelHands {

@@ -3,9 +3,9 @@
 
 use super::Dispatch;
 use super::command::{Served, Waiting};
+use super::kernel::permissions;
 use super::known::{KernelHand, KernelHands};
 use super::publish::Publisher;
-use crate::map::Node;
 use crate::map::change::KernelChange;
 use crate::map::layout::E_LIVE;
 use crate::modules::modprobe::State;
@@ -57,13 +57,13 @@ impl Publisher {
             return;
         }
         let now = permissions(&change.node);
-        let before = self.fixed.changed.remove(&*change.path);
-        let mut hands = before.map_or_else(KernelHands::default, |(left, by)| by.kept(left, now));
+        let mut hands = self.seen(&change.path, now);
         if !change.is_ours() {
             hands = hands.and(change);
         }
-        if hands.last.is_some() {
-            self.fixed.changed.insert((*change.path).into(), (now, hands));
+        match hands.last {
+            Some(_) => drop(self.fixed.changed.insert((*change.path).into(), (now, hands))),
+            None => drop(self.fixed.changed.remove(&*change.path)),
         }
     }
 
@@ -86,9 +86,13 @@ impl Publisher {
             return KernelHands::default();
         };
         let now = permissions(&now);
+        self.seen(name, now).or(KernelHands::unseen(now, &found.decision, false))
+    }
+
+    /// Who was seen to change a name before it had a device, each attribute if it is so `now`.
+    pub(super) fn seen(&self, name: &[u8], now: Permissions) -> KernelHands {
         let seen = self.fixed.changed.get(name);
-        let seen = seen.map_or_else(KernelHands::default, |(left, by)| by.kept(*left, now));
-        seen.or(KernelHands::unseen(now, &found.decision, false))
+        seen.map_or_else(KernelHands::default, |(left, by)| by.kept(*left, now))
     }
 
     /// The names that somebody changed, and who did so last.
@@ -97,8 +101,4 @@ impl Publisher {
         let waiting = waiting.filter(|(name, _)| self.static_name(name).is_some());
         waiting.filter_map(|(name, _)| Some((name.into(), self.hands_of(name).last?))).collect()
     }
-}
-
-fn permissions(node: &Node) -> Permissions {
-    Permissions { uid: node.uid, gid: node.gid, mode: node.mode }
 }

@@ -63,3 +63,20 @@ fn c6_a_name_without_a_device_is_changed_by_anybody_and_stays_so() {
     drop(daemon);
     unload("mapdev_probe");
 }
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn c6_what_a_rule_decides_of_a_device_is_nobodys_change_of_its_name() {
+    let rules = Path::new("/etc/udev/rules.d/50-probe.rules");
+    fs::create_dir_all(rules.parent().unwrap()).unwrap();
+    fs::write(rules, "KERNEL==\"mapdev-probe\", MODE=\"0640\"\n").unwrap();
+    let machine = Machine::new();
+    unload("mapdev_probe");
+    let daemon = machine.start();
+    module("modprobe", "mapdev_probe");
+    wait("the device", || machine.ask(&["info", "mapdev-probe"])["mode"] == 0o640);
+    assert_eq!(hand(&machine, "mapdev-probe"), ("rule".into(), Value::Null));
+    drop(daemon);
+    unload("mapdev_probe");
+    fs::remove_file(rules).unwrap();
+}
