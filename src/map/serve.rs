@@ -206,6 +206,14 @@ mod tests {
         (map, heard)
     }
 
+    /// Changes tty1 as the kernel does; its cell and id.
+    fn in_kernel(map: &MapWriter, to: Attributes) -> (u32, u64) {
+        let object = map.object(*map.names.get(&b"tty1"[..]).unwrap()).unwrap();
+        let (cell, id) = (object.place.cell, object.id);
+        map.table.set_attributes(cell, id, to);
+        (cell, id)
+    }
+
     #[test]
     fn the_kernel_is_told_of_names_and_asked_for_attributes() {
         let (mut map, heard) = served();
@@ -225,9 +233,7 @@ mod tests {
     fn an_owner_is_compared_with_what_the_kernel_has_and_has_not_told() {
         let (mut map, heard) = served();
         map.upsert(b"tty1", &node(1, 0o600)).unwrap();
-        let object = map.object(*map.names.get(&b"tty1"[..]).unwrap()).unwrap();
-        let (id, cell) = (object.id, object.place.cell);
-        map.table.set_attributes(cell, id, Attributes { mode: 0o620, ..Attributes::default() });
+        in_kernel(&map, Attributes { mode: 0o620, ..Attributes::default() });
         heard.said();
         assert_eq!(map.now(b"tty1").unwrap().mode, 0o620);
         map.upsert(b"tty1", &node(1, 0o600)).unwrap();
@@ -238,10 +244,8 @@ mod tests {
     fn what_nobody_decided_is_not_written_back_over_what_somebody_made_of_it_meanwhile() {
         let (mut map, heard) = served();
         map.upsert(b"tty1", &node(1, 0o600)).unwrap();
-        let object = map.object(*map.names.get(&b"tty1"[..]).unwrap()).unwrap();
-        let (id, cell) = (object.id, object.place.cell);
         // after somebody has looked
-        map.table.set_attributes(cell, id, Attributes { mode: 0o620, ..Attributes::default() });
+        in_kernel(&map, Attributes { mode: 0o620, ..Attributes::default() });
         heard.said();
         let kept = map.upsert_keeping(b"tty1", &node(1, 0o600), EV_MODE).unwrap();
         assert_eq!((kept, heard.said().len()), (Change::Unchanged, 0));
@@ -311,10 +315,8 @@ mod tests {
     fn what_the_kernel_wrote_is_taken_in_once() {
         let (mut map, _) = served();
         map.upsert(b"tty1", &node(1, 0o600)).unwrap();
-        let object = map.object(*map.names.get(&b"tty1"[..]).unwrap()).unwrap();
-        let (id, cell) = (object.id, object.place.cell);
         let attributes = Attributes { mode: 0o620, uid: 1000, gid: 5, stamp: 1 };
-        map.table.set_attributes(cell, id, attributes);
+        let (cell, id) = in_kernel(&map, attributes);
         let what = EV_MODE | EV_UID | EV_GID;
         let change = AttributeChange { id, cell, attributes, what, pid: 42, by: 1000 };
         let taken = map.changed_by_kernel(&change).unwrap();
@@ -327,12 +329,12 @@ mod tests {
         assert_eq!(map.get(b"tty1").unwrap().mode, 0o620);
         let other = AttributeChange { id: id + 1, ..change };
         assert_eq!(map.changed_by_kernel(&other), None, "another object has the cell");
-        map.table.set_attributes(cell, id, Attributes { mode: 0o640, ..attributes });
+        in_kernel(&map, Attributes { mode: 0o640, ..attributes });
         let by_itself = AttributeChange { pid: 0, by: 0, ..change };
         let taken = map.changed_by_kernel(&by_itself).unwrap();
         assert_eq!((taken.by, taken.news), (None, EV_MODE));
         assert_eq!(taken.stands, EV_UID | EV_GID, "another mode, so somebody else's");
-        map.table.set_attributes(cell, id, Attributes { mode: 0o600, ..attributes });
+        in_kernel(&map, Attributes { mode: 0o600, ..attributes });
         assert_eq!(map.compare().len(), 1);
     }
 }
